@@ -1,0 +1,1 @@
+"""Scoring with an exported classifier: needs ONNX Runtime, never torch."""
