@@ -1,0 +1,88 @@
+"""`sslbt NAME --flags`: the same names, flags and defaults as in MLproject."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic_core import PydanticUndefined
+
+from sslbt.config import STAGES, Config, unknown
+from sslbt.errors import UserError
+
+UNTRACKED = ("score", "serve")  # a run of their own only where `mlflow run` opened one
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one entry point; 0, 2 for a mistake of the user's, 130 where it was interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    # Steps started from here find this very Python first.
+    os.environ["PATH"] = str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", "")
+    try:
+        name, config = parse(sys.argv[1:] if arguments is None else arguments)
+        run_step(name, config)
+    except UserError as error:
+        print(f"sslbt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sslbt: interrupted; the same command continues after the last finished epoch", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        where = error.filename or "the disk"
+        print(f"sslbt: {where}: {error.strerror}; free space or change its permissions, then run it again", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, Config]:
+    """The entry point and its checked parameters.
+
+    Raises:
+        UserError: an unknown entry point or parameter, or a value that doesn't fit.
+    """
+    parser = Parser(prog="sslbt", description=sys.modules["sslbt"].__doc__)
+    entry_points = parser.add_subparsers(dest="name", metavar="NAME", required=True, parser_class=Parser)
+    for name, config in STAGES.items():
+        own = entry_points.add_parser(name, help=config.__doc__, description=config.__doc__, allow_abbrev=False)
+        for field, about in config.model_fields.items():
+            default = "" if about.default is PydanticUndefined else f" [{about.default}]"
+            # An empty value means "not given": `mlflow run` can't leave a flag out.
+            flags = dict.fromkeys((f"--{field.replace('_', '-')}", f"--{field}"))
+            own.add_argument(*flags, metavar="X", help=f"{about.description}{default}".replace("%", "%%"))
+    chosen, rest = parser.parse_known_args(arguments)
+    config = STAGES[chosen.name]
+    if rest:
+        raise UserError(unknown(rest[0].lstrip("-").split("=")[0].replace("-", "_"), list(config.model_fields)))
+    return chosen.name, config.build(**{field: value for field, value in vars(chosen).items() if value and field != "name"})
+
+
+def run_step(name: str, config: Config) -> None:
+    """Run an entry point's function, inside an MLflow run where it is tracked."""
+    step = getattr(importlib.import_module(f"sslbt.steps.{name.replace('-', '_')}"), name.replace("-", "_"))
+    if name in UNTRACKED and "MLFLOW_RUN_ID" not in os.environ:
+        step(config)
+        return
+    from sslbt.data.cache import locate
+    from sslbt.data.sources import fingerprint
+    from sslbt.tracking.run import start
+
+    data = getattr(config, "data", None)
+    with start(config, fingerprint(locate(data)) if data else "") as run:
+        step(config) if name in UNTRACKED else step(config, run)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` lists what there is")
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,211 @@
+"""Names, defaults and checks of every entry point's parameters: `mlflow run` and `sslbt` both read them here."""
+
+import tomllib
+from difflib import get_close_matches
+from importlib import resources
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sslbt.errors import UserError
+
+PRESETS = tuple(sorted(p.name.removesuffix(".toml") for p in resources.files("sslbt.presets").iterdir() if p.suffix == ".toml"))  # type: ignore[attr-defined]
+
+
+def from_preset(description: str, **limits: Any) -> Any:
+    """A parameter whose default stands in the preset."""
+    return Field(description=f"{description} [the preset's]", **limits)
+
+
+class Config(BaseModel):
+    """Parameters of one entry point, checked and complete."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def build(cls, **given: Any) -> Self:
+        """From what was given, the preset's values where nothing was, the defaults elsewhere.
+
+        Raises:
+            UserError: an unknown name or a value that doesn't fit.
+        """
+        for name in given:
+            if name not in cls.model_fields:
+                raise UserError(unknown(name, list(cls.model_fields)))
+        try:
+            return cls.model_validate(preset_values(cls, given.get("preset", "quick")) | given)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = str(problem["loc"][0])
+            about = cls.model_fields[name].description
+            if problem["type"] == "missing":
+                raise UserError(f"{name} is missing; give {about}") from None
+            if problem["type"] == "string_pattern_mismatch":
+                raise UserError(f"{name}={problem['input']}: give {about}") from None
+            raise UserError(f"{name}={problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from None
+
+
+def unknown(name: str, known: list[str]) -> str:
+    """A sentence for a name that doesn't exist, with the nearest that does."""
+    near = get_close_matches(name, known, 1, 0.5)
+    return f"{name}: no such parameter; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
+
+
+def preset_values(config: type[Config], preset: str) -> dict[str, Any]:
+    """What a preset file says of this entry point's parameters."""
+    if "preset" not in config.model_fields or preset not in PRESETS:
+        return {}
+    values = tomllib.loads((resources.files("sslbt.presets") / f"{preset}.toml").read_text())
+    merged = values.get("all", {}) | values.get(stage_of(config), {})
+    return {name: value for name, value in merged.items() if name in config.model_fields}
+
+
+Data = Annotated[str, Field(description="`sample` (synthetic phantoms), a folder of .mat files, or the downloaded zip")]
+SplitName = Annotated[
+    str,
+    Field(
+        description="patient, patient:1 to patient:5, official:1 to official:5, slices (leaks patients) or none",
+        pattern=r"^(patient(:[1-5])?|official:[1-5]|slices|none)$",
+    ),
+]
+TrainedSplit = Annotated[
+    str,
+    Field(
+        description="patient, patient:1 to patient:5, official:1 to official:5, or slices (leaks patients)",
+        pattern=r"^(patient(:[1-5])?|official:[1-5]|slices)$",
+    ),
+]
+Labels = Annotated[str, Field(description="labelled training slices: 12, 10%, 5p (patients a class), all, or a CSV")]
+Seed = Annotated[int, Field(description="weights, batches and the choice of labels follow from it", ge=0, lt=2**31)]
+Preset = Annotated[Literal[PRESETS], Field(description="what the parameters marked so are set to")]  # type: ignore[valid-type]
+PairKind = Annotated[
+    Literal["patient", "views", "label"],
+    Field(description="a positive pair: two slices of a patient, two views of a slice, or two slices of a class"),
+]
+NumPairs = Annotated[int, Field(description="positive pairs an epoch, and as many negative ones", ge=2, le=1_000_000)]
+
+
+class Prepare(Config):
+    """Read slices of any source into the cache and show them."""
+
+    data: Data = "sample"
+    split: SplitName = "patient"
+
+
+class Training(Config):
+    """What every training has."""
+
+    data: Data = "sample"
+    split: TrainedSplit = "patient"
+    preset: Preset = "quick"
+    seed: Seed = 0
+    epochs: int = from_preset("passes over the data", ge=1, le=100_000)
+    batch: int = from_preset("slices (pairs) a step", ge=2, le=65_536)
+    learning_rate: float = from_preset("AdamW's highest rate", gt=0, le=10)
+
+
+class Pretraining(Training):
+    """What both ways of pretraining have."""
+
+    size: int = from_preset("side of the slices in pixels, a multiple of 16", ge=32, le=256, multiple_of=16)
+    width: int = from_preset("channels of the encoder's first stage", ge=4, le=256, multiple_of=2)
+
+
+class PretrainEncoder(Pretraining):
+    """Pretrain an encoder by restoring hidden regions of unlabelled slices."""
+
+    mask_min: float = from_preset("smallest hidden share of a slice", gt=0.001, lt=1)
+    mask_max: float = from_preset("largest hidden share of a slice", gt=0.001, lt=1)
+
+
+class PretrainContrastive(Pretraining):
+    """Pretrain an encoder by telling positive from negative pairs of unlabelled slices."""
+
+    pairs: PairKind = "patient"
+    num_pairs: NumPairs = 2000
+    loss: Annotated[
+        Literal["ntxent", "margin"],
+        Field(description="ntxent: the batch's other families are negatives; margin: drawn negative pairs"),
+    ] = "ntxent"
+    temperature: Annotated[float, Field(description="of ntxent", gt=0, le=10)] = 0.2
+
+
+class Finetune(Training):
+    """Put a classifier on a pretrained encoder and train both on the labelled slices."""
+
+    labels: Labels = "12"
+    pretrained: Annotated[str, Field(description="a pretraining's run id, a checkpoint file, or none")] = "none"
+    freeze: Annotated[bool, Field(description="leave the encoder as it is and train the added layers only")] = False
+    encoder_rate: float = from_preset("the pretrained encoder's share of the learning rate", gt=0, le=1)
+    size: int = from_preset("side in pixels where nothing is pretrained", ge=32, le=256, multiple_of=16)
+    width: int = from_preset("encoder's width where nothing is pretrained", ge=4, le=256, multiple_of=2)
+
+
+class Evaluate(Config):
+    """Judge a classifier on test patients, beside controls that saw the same labels."""
+
+    model: Annotated[str, Field(description="a fine-tuning's run id or a checkpoint file", min_length=1)]
+    data: Data = "sample"
+    split: SplitName = "patient"
+    scratch: Annotated[str, Field(description="run id of the same network trained from scratch, as a control")] = ""
+
+
+class Register(Config):
+    """Export the best evaluated classifier to ONNX, check it, and put it into the registry."""
+
+    metric: Annotated[str, Field(description="what the best is best in")] = "test/patient_balanced_accuracy"
+    run: Annotated[str, Field(description="an evaluation's run id, instead of the best of the experiment")] = ""
+    name: Annotated[str, Field(description="name in the registry", pattern=r"^[\w .-]+$")] = "brain-tumor-classifier"
+
+
+class Score(Config):
+    """Class and probabilities for every picture of a folder, zip or file."""
+
+    model: Annotated[str, Field(description="registry address, run id or .onnx file", min_length=1)] = (
+        "models:/brain-tumor-classifier@champion"
+    )
+    input: Annotated[str, Field(description="a folder, zip or file of .mat, PNG, JPEG or TIFF", min_length=1)]
+    output: Annotated[str, Field(description="a .csv or .parquet file", pattern=r"\.(csv|parquet)$")] = "scores.csv"
+
+
+class Serve(Config):
+    """Answer for single pictures over HTTP."""
+
+    model: Annotated[str, Field(description="registry address, run id or .onnx file", min_length=1)] = (
+        "models:/brain-tumor-classifier@champion"
+    )
+    host: Annotated[str, Field(description="address to listen at; anything but loopback opens it to others")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, Field(description="port to listen at", ge=1, le=65535)] = 8080
+
+
+class Main(Config):
+    """Everything: prepare, pretrain both ways, fine-tune, evaluate, register, score."""
+
+    data: Data = "sample"
+    split: TrainedSplit = "patient"
+    labels: Labels = "12"
+    preset: Preset = "quick"
+    seed: Seed = 0
+    pairs: PairKind = "patient"
+    num_pairs: NumPairs = 2000
+    output: Annotated[str, Field(description="where the scores go", pattern=r"\.(csv|parquet)$")] = "scores.csv"
+
+
+STAGES: dict[str, type[Config]] = {
+    "main": Main,
+    "prepare": Prepare,
+    "pretrain-encoder": PretrainEncoder,
+    "pretrain-contrastive": PretrainContrastive,
+    "finetune": Finetune,
+    "evaluate": Evaluate,
+    "register": Register,
+    "score": Score,
+    "serve": Serve,
+}
+
+
+def stage_of(config: type[Config]) -> str:
+    """The entry point's name."""
+    return next(name for name, own in STAGES.items() if own is config)

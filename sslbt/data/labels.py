@@ -1,0 +1,85 @@
+"""Which slices of the training part have a label: a few, balanced by class and spread over patients."""
+
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sslbt.data.splits import Split, shuffled
+from sslbt.errors import UserError
+
+FORMS = "a number such as 12, a share such as 10%, patients a class such as 5p, all, or a CSV of file and class"
+
+
+def choose_labels(split: Split, labels: str, seed: int, classes: tuple[str, ...]) -> np.ndarray:
+    """Row numbers of the labelled training slices.
+
+    For one seed the budgets are nested: the 12 are among the 123. Classes take turns, within a class the patient
+    families take turns.
+
+    Args:
+        labels: `12`, `10%` of the training slices, `5p` (all slices of five patients a class), `all`, or the path of
+            a CSV with the columns `file` and `class`.
+
+    Raises:
+        UserError: another form, more labels than training slices, fewer than one a class, or a CSV that doesn't fit.
+    """
+    train = split.table[split.table.part == "train"]
+    if labels.lower().endswith(".csv"):
+        return _from_csv(train, Path(labels).expanduser(), classes)
+    if labels == "all":
+        return train.index.to_numpy()
+    number = labels.rstrip("%p")
+    if not number.isdigit() or len(labels) - len(number) > 1:
+        raise UserError(f"labels={labels}: give {FORMS}")
+    if labels.endswith("p"):
+        return _patients(train, int(number), seed)
+    count = round(int(number) / 100 * len(train)) if labels.endswith("%") else int(number)
+    present = train.label.nunique()
+    if not present <= count <= len(train):
+        raise UserError(f"labels={labels}: {count} slices; the training part has {len(train)} of {present} classes")
+    return np.sort(np.array(_take_turns(train, seed)[:count]))
+
+
+def _take_turns(train: pd.DataFrame, seed: int) -> list[int]:
+    """All training rows: one of each class, one of each class, ...; within a class, one of each family, ..."""
+    by_class = []
+    for _, of_class in train.groupby("label"):
+        rows_of = {name: list(group.index) for name, group in of_class.groupby("family")}
+        files = of_class.file.to_dict()
+        by_family = []
+        for name in shuffled(list(rows_of), f"family|{seed}"):
+            row_of = {files[row]: row for row in rows_of[name]}
+            by_family.append([row_of[file] for file in shuffled(list(row_of), f"file|{seed}")])
+        by_class.append(_rounds(by_family))
+    return _rounds(by_class)
+
+
+def _rounds(queues: list[list[int]]) -> list[int]:
+    return [row for row in chain.from_iterable(zip_longest(*queues)) if row is not None]
+
+
+def _patients(train: pd.DataFrame, count: int, seed: int) -> np.ndarray:
+    chosen: list[str] = []
+    for label, of_class in train.groupby("label"):
+        families = shuffled(list(of_class.family.unique()), f"family|{seed}")
+        if not 1 <= count <= len(families):
+            raise UserError(f"labels={count}p: class {label} has {len(families)} patient families to train on")
+        chosen += families[:count]
+    return train.index[train.family.isin(chosen)].to_numpy()
+
+
+def _from_csv(train: pd.DataFrame, path: Path, classes: tuple[str, ...]) -> np.ndarray:
+    try:
+        given = pd.read_csv(path, dtype=str)
+        wanted = dict(zip(given["file"], given["class"], strict=True))
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"labels={path}: can't be read as a CSV with the columns file and class ({error})") from error
+    known = {file: (row, classes[label]) for row, file, label in zip(train.index, train.file, train.label, strict=True)}
+    for file, name in wanted.items():
+        if file not in known:
+            raise UserError(f"labels={path}: {file} is not a training slice of this split; label another one")
+        if name != known[file][1]:
+            raise UserError(f"labels={path}: {file} is labelled {name!r}, but the data says {known[file][1]!r}")
+    return np.sort([known[file][0] for file in wanted])

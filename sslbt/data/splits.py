@@ -1,0 +1,123 @@
+"""Who is trained on, who is validated on, who is tested on: by patient family, so that nobody is on both sides.
+
+Order comes from SHA-256 of names, never from a random number generator, so that every machine and library version
+makes the same split.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sslbt.errors import UserError
+
+FOLDS = 5
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The part of every slice of a table, in its order, with a hash over the whole assignment."""
+
+    name: str
+    table: pd.DataFrame  # file, patient, family, label, part
+    warning: str = ""
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(self.table.to_csv(index=False).encode()).hexdigest()[:16]
+
+    def rows(self, part: str) -> np.ndarray:
+        """Row numbers of one part."""
+        return np.flatnonzero(self.table.part == part)
+
+
+def make_split(table: pd.DataFrame, name: str) -> Split:
+    """Assign every slice to train, validation or test.
+
+    Args:
+        table: file, patient, family, label, fold per slice.
+        name: `patient` or `patient:K` (a fifth of the families of each class is test, a tenth validation; K = 1..5
+            takes turns), `official:K` (the dataset's fold K is test), `slices` (the origin's random 80/4/16) or
+            `none` (all is test).
+
+    Raises:
+        UserError: an unknown name, or too few families to fill every part with every class.
+    """
+    kind, _, number = name.partition(":")
+    fold = int(number) if number.isdigit() else 1
+    if kind == "patient" and 1 <= fold <= FOLDS:
+        part, warning = _by_family(table, _test_families(table, fold)), ""
+    elif kind == "official" and number and 1 <= fold <= FOLDS:
+        part, warning = _official(table, fold)
+    elif name == "slices":
+        part = _by_slice(table)
+        warning = "split=slices puts slices of one patient on both sides: its figures do not hold for new patients"
+    elif name == "none":
+        part, warning = np.full(len(table), "test", object), ""
+    else:
+        raise UserError(f"split={name}: choose patient, patient:1 to patient:5, official:1 to official:5, slices, none")
+    return Split(name, table[["file", "patient", "family", "label"]].assign(part=part), warning)
+
+
+def shuffled(names: list[str], salt: str) -> list[str]:
+    """A fixed random order of these names, another for each salt."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{salt}|{name}".encode()).digest())
+
+
+def _families(table: pd.DataFrame) -> dict[int, list[str]]:
+    """Families of each class, most slices first, equals in random order. A family counts where most slices are."""
+    classes = table.groupby("family").label.agg(lambda labels: labels.mode().iloc[0])
+    sizes = table.family.value_counts()
+    ordered = {}
+    for label in sorted(classes.unique()):
+        names = shuffled(list(classes.index[classes == label]), "split")
+        ordered[int(label)] = sorted(names, key=lambda name: -sizes[name])
+    return ordered
+
+
+def _test_families(table: pd.DataFrame, fold: int) -> set[str]:
+    chosen: set[str] = set()
+    for label, names in _families(table).items():
+        if len(names) < 3:
+            raise UserError(
+                f"class {label} has {len(names)} patient families; a split needs 3 (use split=none to evaluate only)"
+            )
+        # Deal them out like cards, back and forth, so that every fold gets large and small families.
+        dealt = [i % FOLDS if (i // FOLDS) % 2 == 0 else FOLDS - 1 - i % FOLDS for i in range(len(names))]
+        own = {name for name, to in zip(names, dealt, strict=True) if to == fold - 1}
+        chosen |= own or {names[(fold - 1) % len(names)]}
+    return chosen
+
+
+def _by_family(table: pd.DataFrame, test: set[str]) -> np.ndarray:
+    """Test as given; every eighth of the other families of each class (a tenth of all) validates."""
+    validation: set[str] = set()
+    for label, names in _families(table).items():
+        rest = [name for name in names if name not in test]
+        if len(rest) < 2:
+            raise UserError(f"class {label} has {len(rest)} families outside the test; training and validation need 2")
+        validation |= set(rest[min(4, len(rest) - 1) :: 8])
+    inside = [table.family.isin(test), table.family.isin(validation)]
+    return np.select(inside, ["test", "validation"], "train").astype(object)
+
+
+def _official(table: pd.DataFrame, fold: int) -> tuple[np.ndarray, str]:
+    if not (table.fold == fold).any():
+        raise UserError(f"split=official:{fold}: the data has no fold {fold}; cvind.mat belongs beside the slices")
+    test = (table.fold == fold).to_numpy()
+    part = np.full(len(table), "test", object)
+    part[~test] = _by_family(table[~test], set())
+    both = set(table.family[test]) & set(table.family[~test])
+    crossing = table.family.isin(both).sum()
+    if not both:
+        return part, ""
+    return part, f"official fold {fold} is crossed by {len(both)} patient families with {crossing} slices"
+
+
+def _by_slice(table: pd.DataFrame) -> np.ndarray:
+    order = shuffled(list(table.file), "slices")
+    test, validation = round(0.16 * len(order)), round(0.04 * len(order))
+    part = dict.fromkeys(order[:test], "test") | dict.fromkeys(order[test : test + validation], "validation")
+    return table.file.map(lambda file: part.get(file, "train")).to_numpy(object)

@@ -1,0 +1,115 @@
+"""The pictures a run shows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sslbt.pretext.masking import Restored
+
+GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+
+
+def slices_by_class(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], note: str = "") -> Figure:
+    """One row a class, up to eight slices (n, side, side) of it, evenly taken from the set."""
+    figure, axes = _grid(len(classes), 8)
+    for row, name in enumerate(classes):
+        own = np.flatnonzero(labels == row)
+        chosen = own[np.linspace(0, len(own) - 1, min(8, len(own))).astype(int)]
+        _row(axes[row], [pixels[i] / 255 for i in chosen])
+        _label(axes[row, 0], f"{name}\n{len(own)} slices")
+    figure.suptitle(f"Slices by class{note}")
+    return figure
+
+
+def restoration(slices: Tensor, result: Restored, epoch: int) -> Figure:
+    """Slices as they are, masked, restored, and the restored region set into the picture."""
+    seen = {
+        "as it is": slices,
+        "masked": result.masked,
+        "restored": result.restored,
+        "filled in": result.masked.where(~result.hidden, result.restored),
+    }
+    figure, axes = _grid(len(seen), len(slices))
+    for row, (name, pictures) in enumerate(seen.items()):
+        _row(axes[row], [picture[0].float().cpu().numpy() for picture in pictures])
+        _label(axes[row, 0], name)
+    figure.suptitle(f"Restoring hidden regions, epoch {epoch + 1}")
+    return figure
+
+
+def pairs(positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor], kind: str) -> Figure:
+    """Positive pairs above, negative pairs below, as the network sees them."""
+    figure, axes = _grid(4, len(positive[0]))
+    names = ("positive\nfirst", "positive\nsecond", "negative\nfirst", "negative\nsecond")
+    for row, (name, pictures) in enumerate(zip(names, (*positive, *negative), strict=True)):
+        _row(axes[row], [picture[0].float().cpu().numpy() for picture in pictures])
+        _label(axes[row, 0], name)
+    figure.suptitle(f"Pairs by {kind}")
+    return figure
+
+
+def curves(history: list[dict[str, float]]) -> Figure:
+    """Loss on the left; on the right whatever was measured of accuracy, by epoch."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([1 + i for i in range(len(history))], [metrics["train/loss"] for metrics in history])
+    left.set(title="Loss", xlabel="epoch")
+    for name in sorted({name for metrics in history for name in metrics if "accuracy" in name}):
+        known = [(1 + i, metrics[name]) for i, metrics in enumerate(history) if name in metrics]
+        right.plot(*zip(*known, strict=True), marker=".", label=name)
+    right.set(title="Accuracy", xlabel="epoch", ylim=(0, 1))
+    if right.lines:
+        right.legend(fontsize="small")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...], title: str) -> Figure:
+    """How many of each true class (rows) were taken for which (columns)."""
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (labels, predicted), 1)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    figure = Figure(figsize=(4.6, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        text = f"{count}\n{shares[row, column]:.0%}"
+        axis.text(column, row, text, ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black")
+    ticks = range(len(classes))
+    axis.set(xticks=ticks, yticks=ticks, xticklabels=classes, yticklabels=classes, xlabel="predicted", ylabel="true")
+    axis.set_title(title)
+    return figure
+
+
+def comparison(rows: Sequence[tuple[str, float, float, float, bool]], metric: str, title: str) -> Figure:
+    """Bars with intervals, best on top: (name, value, low, high, whether it is a control)."""
+    ordered = sorted(rows, key=lambda row: row[1])
+    figure = Figure(figsize=(8, 0.5 * len(rows) + 1.4), layout="constrained")
+    axis = figure.subplots()
+    for place, (_, value, low, high, control) in enumerate(ordered):
+        error = [[max(0.0, value - low)], [max(0.0, high - value)]]
+        axis.barh(place, value, xerr=error, color="#b8b8b8" if control else "#2a6fbb", ecolor="#444444", capsize=3)
+        axis.text(0.01, place, f"{value:.3f}", va="center", fontsize="small", color="black" if control else "white")
+    axis.set(yticks=range(len(ordered)), yticklabels=[row[0] for row in ordered], xlim=(0, 1), xlabel=metric, title=title)
+    axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(1.5 * columns + 1, 1.55 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def _row(axes: np.ndarray, pictures: list[np.ndarray]) -> None:
+    for axis, picture in zip(axes, pictures, strict=False):
+        axis.imshow(picture, **GREY)
+
+
+def _label(axis: object, name: str) -> None:
+    axis.text(-0.08, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize="small")  # type: ignore[attr-defined]

@@ -1,0 +1,36 @@
+"""What is put on top of the encoder."""
+
+from torch import Tensor, nn
+
+from sslbt.nn.encoder import Encoder
+
+
+class Projection(nn.Module):
+    """The two layers between features and contrastive loss, thrown away afterwards (Chen et al. 2020, SimCLR)."""
+
+    def __init__(self, channels: int, out: int = 128) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(channels, channels, bias=False),
+            nn.BatchNorm1d(channels),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels, out),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return nn.functional.normalize(self.layers(features), dim=1)
+
+
+class Classifier(nn.Module):
+    """Encoder, mean over positions, and the added layers: normalise each vector, drop some of it, weigh the rest."""
+
+    def __init__(self, encoder: Encoder, classes: int, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Sequential(
+            nn.LayerNorm(encoder.channels), nn.Dropout(dropout), nn.Linear(encoder.channels, classes)
+        )
+
+    def forward(self, slices: Tensor) -> Tensor:
+        """(batch, 1, size, size) in [0, 1] to logits (batch, classes)."""
+        return self.head(self.encoder.pooled(slices))

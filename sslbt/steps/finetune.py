@@ -1,0 +1,90 @@
+"""`finetune`: a classifier on a pretrained encoder, from few labels."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sslbt.config import Finetune
+from sslbt.data.labels import choose_labels
+from sslbt.data.splits import Split
+from sslbt.evaluation import figures
+from sslbt.evaluation.calibration import fit_temperature
+from sslbt.evaluation.features import logits
+from sslbt.evaluation.metrics import Predictions, headline
+from sslbt.nn.encoder import Encoder
+from sslbt.nn.heads import Classifier
+from sslbt.steps.common import open_data, origin, refuse_leak
+from sslbt.tracking.models import CLASSIFIER, ENCODER, checkpoint_file
+from sslbt.tracking.run import Run
+from sslbt.training import checkpoint
+from sslbt.training.loop import Schedule, best_device, train
+from sslbt.training.tasks import Classify
+
+SCRATCH = "none"
+
+
+def finetune(cfg: Finetune, run: Run) -> None:
+    """Put new layers on an encoder and train both on the labelled slices.
+
+    Validation patients are watched and calibrate the probabilities afterwards; nothing is chosen by them.
+    """
+    cache, split = open_data(cfg.data, cfg.split, run)
+    torch.manual_seed(cfg.seed)
+    encoder, before = pretrained_encoder(cfg, split)
+    run.describe(
+        f"finetune {before['way']}, {cfg.labels} labels", way=before["way"], labels=cfg.labels, pretrained=cfg.pretrained
+    )
+    rows = choose_labels(split, cfg.labels, cfg.seed, cache.classes)
+    chosen = split.table.iloc[rows]
+    run.table("labels/labels.csv", chosen.assign(**{"class": np.array(cache.classes)[chosen.label]}))
+
+    model = Classifier(encoder, len(cache.classes))
+    device = best_device()
+    share = 0.0 if cfg.freeze else 1.0 if cfg.pretrained == SCRATCH else cfg.encoder_rate
+    labels = torch.from_numpy(chosen.label.to_numpy()).to(device)
+    task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch, share)
+    watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)
+
+    schedule = Schedule(cfg.epochs, task.steps, cfg.learning_rate, seed=cfg.seed)
+    history = train(task, schedule, run.unfinished, [watch], run.epochs(cfg.epochs))
+
+    run.figure("pictures/curves.png", figures.curves(history))
+    facts = {
+        "size": before["size"],
+        "way": before["way"],
+        "classes": cache.classes,
+        "labels": cfg.labels,
+        "labelled_files": list(chosen.file),
+        "temperature": fit_temperature(logits(model, watch.slices), watch.labels),
+        "pretrained": cfg.pretrained,
+    }
+    lineage = origin(cache, split, rows, run)
+    lineage["seen"] = sorted({tuple(slice_) for slice_ in [*lineage["seen"], *before["seen"]]})
+    run.metrics({"validation/temperature": facts["temperature"]})
+    with run.artifact(CLASSIFIER) as path:
+        checkpoint.save_classifier(path, model, facts | lineage)
+
+
+def pretrained_encoder(cfg: Finetune, split: Split) -> tuple[Encoder, dict]:
+    """The encoder to start from, and what its checkpoint says; a new one for `pretrained=none`."""
+    if cfg.pretrained == SCRATCH:
+        return Encoder(cfg.width), {"size": cfg.size, "way": "scratch", "seen": []}
+    encoder, about = checkpoint.load_encoder(checkpoint_file(cfg.pretrained, ENCODER))
+    refuse_leak(about["seen"], split, f"pretrained={cfg.pretrained}")
+    return encoder, about
+
+
+class Watch:
+    """Headline figures on validation patients at ten epochs, for the curves."""
+
+    def __init__(self, slices: Tensor, split: Split, epochs: int) -> None:
+        self.epochs = set(np.linspace(0, epochs - 1, 10).astype(int))
+        table = split.table.iloc[split.rows("validation")]
+        self.slices, self.labels = slices, table.label.to_numpy()
+        self.families, self.files = table.family.to_numpy(), table.file.to_numpy()
+
+    def __call__(self, epoch: int, model: nn.Module) -> dict[str, float]:
+        if epoch not in self.epochs:
+            return {}
+        predictions = Predictions(self.labels, logits(model, self.slices), self.families, self.files)
+        return {f"validation/{name}": value for name, value in headline(predictions).items()}

@@ -1,0 +1,129 @@
+"""`main`: from slices to a classifier in service, each step a child run."""
+
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.exceptions import ExecutionException
+
+import sslbt
+from sslbt.config import STAGES, Main, Score
+from sslbt.data.cache import locate
+from sslbt.data.sources import fingerprint
+from sslbt.errors import UserError
+from sslbt.evaluation import figures
+from sslbt.steps.evaluate import HEADLINE, NAMES
+from sslbt.steps.finetune import SCRATCH
+from sslbt.steps.score import score
+from sslbt.terminal import say
+from sslbt.tracking import registry
+from sslbt.tracking.models import get_run
+from sslbt.tracking.run import Run, step_key
+
+PROJECT = Path(sslbt.__file__).parent.parent
+METRIC = f"test/{HEADLINE}"
+INTERVAL = ("", "_ci_low", "_ci_high")
+
+
+def main(cfg: Main, run: Run) -> None:
+    """Prepare, pretrain both ways, fine-tune after each and from scratch, evaluate, register the best, score."""
+    run.describe(f"main, {cfg.labels} labels", labels=cfg.labels)
+    steps = Steps(cfg, run)
+    data = {"data": cfg.data, "split": cfg.split}
+    training = data | {"preset": cfg.preset, "seed": cfg.seed}
+
+    steps.do("prepare", **data)
+    start_from = {
+        "scratch": SCRATCH,
+        "encoder": steps.do("pretrain-encoder", **training),
+        "contrastive": steps.do("pretrain-contrastive", **training, pairs=cfg.pairs, num_pairs=cfg.num_pairs),
+    }
+    classifiers = {
+        way: steps.do("finetune", **training, labels=cfg.labels, pretrained=run_id) for way, run_id in start_from.items()
+    }
+    evaluations = {
+        way: steps.do("evaluate", **data, model=run_id, scratch="" if way == "scratch" else classifiers["scratch"])
+        for way, run_id in classifiers.items()
+    }
+    best = registry.find_best(steps.experiment, METRIC)
+    steps.do("register", run=best.run.info.run_id, metric=METRIC)
+
+    score(Score.build(input=str(locate(cfg.data)), output=cfg.output))
+    show(compare(evaluations), cfg, run)
+
+
+class Steps:
+    """Runs entry points as child runs, or finds the finished run of an earlier call with the same inputs."""
+
+    def __init__(self, cfg: Main, run: Run) -> None:
+        if not (PROJECT / "MLproject").is_file():
+            raise UserError(f"{PROJECT}: no MLproject file; main runs from a checkout of the repository")
+        self.data = fingerprint(locate(cfg.data))
+        self.experiment = get_run(run.id).info.experiment_id
+
+    def do(self, stage: str, **parameters: object) -> str:
+        """The id of a finished run of this step.
+
+        Raises:
+            UserError: the step failed; it has said why.
+        """
+        key = step_key(STAGES[stage].build(**parameters), self.data)
+        done = f"attributes.status = 'FINISHED' and tags.key = '{key}'"
+        for earlier in mlflow.search_runs([self.experiment], done, output_format="list", max_results=1):
+            say(f"--- {stage}: reusing run {earlier.info.run_id} ({earlier.info.run_name})")
+            return earlier.info.run_id
+        say(f"--- {stage}")
+        # "local" is the environment of this very process, whichever manager made it.
+        try:
+            submitted = mlflow.projects.run(
+                str(PROJECT), stage, parameters=parameters, experiment_id=self.experiment, env_manager="local"
+            )
+        except ExecutionException as error:
+            raise UserError(f"{stage} failed, see above; the same command continues with the steps still to do") from error
+        return submitted.run_id
+
+
+def compare(evaluations: dict[str, str]) -> pd.DataFrame:
+    """A row for each classifier and control, best first: name, whether it is a control, figures with intervals."""
+    rows = {}
+    for way, run_id in evaluations.items():
+        metrics = get_run(run_id).data.metrics
+        rows[NAMES[way]] = _row(metrics, "test/", control=False)
+        for control in sorted({name.split("/")[1] for name in metrics if name.startswith("control/")} - {"from_scratch"}):
+            rows[control.replace("_", " ")] = _row(metrics, f"control/{control}/", control=True)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("name").reset_index()
+    return table.sort_values(HEADLINE, ascending=False, ignore_index=True)
+
+
+def _row(metrics: dict[str, float], prefix: str, control: bool) -> dict[str, object]:
+    figures_of = [name + end for name in ("accuracy", HEADLINE) for end in INTERVAL] + ["macro_auroc"]
+    return {"control": control} | {name: metrics.get(prefix + name, float("nan")) for name in figures_of}
+
+
+def show(table: pd.DataFrame, cfg: Main, run: Run) -> None:
+    """Log the comparison and print it, with what to do next."""
+    run.table("comparison.csv", table)
+    rows = [(row["name"], *(row[HEADLINE + end] for end in INTERVAL), row["control"]) for _, row in table.iterrows()]
+    title = f"{cfg.labels} labelled slices, split {cfg.split}" + (", synthetic phantoms" if cfg.data == "sample" else "")
+    run.figure("pictures/comparison.png", figures.comparison(rows, "balanced accuracy over patients", title))
+    best = table[~table.control].iloc[0]
+    run.metrics({METRIC + end: best[HEADLINE + end] for end in INTERVAL})
+
+    def with_interval(row: pd.Series, name: str) -> str:
+        value, low, high = (row[name + end] for end in INTERVAL)
+        return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+    print(f"\n{title}; unseen patients, 95 % intervals over patients\n")
+    print(f"{'':18} {'slice accuracy':24} {'balanced over patients':24} AUROC")
+    for _, row in table.iterrows():
+        name = row["name"] + (" *" if row["control"] else "")
+        print(f"{name:18} {with_interval(row, 'accuracy'):24} {with_interval(row, HEADLINE):24} {row.macro_auroc:.3f}")
+    print("* a control that learns nothing from unlabelled slices\n")
+    print("Compare the runs:   mlflow ui        then open http://127.0.0.1:5000")
+    print(f"Score a picture:    sslbt score --input {example(cfg.data)} --output one.csv")
+
+
+def example(data: str) -> Path:
+    """Something of the data that can be scored."""
+    source = locate(data)
+    return next(iter(sorted(source.glob("*.mat"))), source) if source.is_dir() else source

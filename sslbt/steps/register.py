@@ -1,0 +1,89 @@
+"""`register`: the best evaluated classifier to ONNX, checked, into the registry, and into service if it holds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+
+from sslbt.config import Register
+from sslbt.data.cache import locate
+from sslbt.data.formats import decode
+from sslbt.data.sources import iterate
+from sslbt.errors import UserError
+from sslbt.evaluation.metrics import Predictions, paired_difference
+from sslbt.export.onnx import Deployed, export
+from sslbt.export.parity import check
+from sslbt.steps.evaluate import PREDICTIONS
+from sslbt.tracking import registry
+from sslbt.tracking.models import CLASSIFIER, ONNX, checkpoint_file, get_run
+from sslbt.terminal import say
+from sslbt.tracking.run import CONFIG, Run
+from sslbt.training import checkpoint
+
+
+def register(cfg: Register, run: Run) -> None:
+    """Find the best evaluation, export its classifier, prove that the file equals the network, register, promote."""
+    best = find(cfg, run)
+    say(f"best by {cfg.metric}: {best.info.run_name} ({best.data.metrics.get(cfg.metric, float('nan')):.3f})")
+    source = best.data.params[CONFIG + "model"]
+    classifier, about = checkpoint.load_classifier(checkpoint_file(source, CLASSIFIER))
+    deployed = Deployed(classifier, about["size"], about["temperature"])
+    test = registry.predictions_of(best.info.run_id, PREDICTIONS)
+
+    with run.artifact(ONNX) as path:
+        export(deployed, about, path)
+        parity = check(deployed, path, raw_slices(best.data.params[CONFIG + "data"], set(test.file)))
+        if parity.slices != len(test):
+            raise UserError(f"{parity.slices} of {len(test)} test slices found in the data; was it moved since evaluate?")
+        say(f"ONNX equals torch on {parity.slices} test slices: at most {parity.difference:.1e} apart")
+        run.metrics({"parity/slices": float(parity.slices), "parity/difference": parity.difference})
+        tags = {"evaluation": best.info.run_id, "classifier": source, "pretrained": about["pretrained"]}
+        tags |= {key: best.data.tags[key] for key in ("data_digest", "split_hash", "labels", "way", "synthetic")}
+        before = registry.champion(cfg.name)
+        version = registry.log_model(path, cfg.name, tags)
+    run.describe(f"register {cfg.name} version {version.version}", **tags)
+
+    reason = objection(cfg.metric, best.info.run_id, before.tags.get("evaluation") if before else None, about["classes"])
+    if reason:
+        say(f"{cfg.name} version {version.version} stays challenger: {reason}")
+    else:
+        registry.promote(cfg.name, version)
+        say(f"{cfg.name} version {version.version} is champion")
+    run.describe(f"register {cfg.name} version {version.version}", promoted=not reason, objection=reason)
+
+
+def find(cfg: Register, run: Run) -> mlflow.entities.Run:
+    """The evaluation asked for, or the best of this run's experiment."""
+    if cfg.run:
+        chosen = get_run(cfg.run)
+        if chosen.data.tags.get("stage") != "evaluate" or chosen.info.status != "FINISHED":
+            raise UserError(f"run={cfg.run}: {chosen.info.run_name} is no finished evaluation")
+        return chosen
+    best = registry.find_best(get_run(run.id).info.experiment_id, cfg.metric)
+    for name in best.left_out:
+        say(f"left out, judged on other test patients or data: {name}")
+    return best.run
+
+
+def raw_slices(data: str, files: set[str]) -> Iterator[np.ndarray]:
+    """The pixels of these files as the source holds them."""
+    for name, read in iterate(locate(data)):
+        if Path(name).name in files:
+            yield decode(read(), name)
+
+
+def objection(metric: str, ours: str, theirs: str | None, classes: list[str]) -> str:
+    """Why a challenger may not replace the champion; empty if it may.
+
+    On the same test patients it must not be below it: the paired bootstrap's interval may not lie under zero.
+    """
+    if not theirs or theirs == ours:
+        return ""
+    name = metric.removeprefix("test/")
+    tables = [Predictions.from_table(registry.predictions_of(run, PREDICTIONS), tuple(classes)) for run in (ours, theirs)]
+    try:
+        low, high = np.nanpercentile(paired_difference(*tables, name), [2.5, 97.5])
+    except (ValueError, KeyError):
+        return f"the champion was judged on other slices; evaluate both on the same (champion's evaluation {theirs})"
+    return f"below the champion by {-high:.3f} to {-low:.3f} in {name}" if high < 0 else ""

@@ -1,0 +1,27 @@
+"""What the person at the terminal sees."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def say(line: str) -> None:
+    """A line for the person; standard output stays free for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def progress(items: Iterable[T], what: str, unit: str) -> Iterator[T]:
+    """A bar on a terminal, a plain line now and then elsewhere."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=what, unit=f" {unit}")
+        return
+    count = 0
+    for count, item in enumerate(items, 1):  # noqa: B007
+        yield item
+        if count % 1000 == 0:
+            say(f"{what}: {count} {unit}")
+    say(f"{what}: {count} {unit}, done")

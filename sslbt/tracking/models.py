@@ -1,0 +1,67 @@
+"""From what a person calls a model (run id, path, registry address) to its file."""
+
+import re
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from sslbt.errors import UserError
+
+ENCODER = "checkpoint/encoder.safetensors"
+CLASSIFIER = "checkpoint/classifier.safetensors"
+ONNX = "onnx/classifier.onnx"
+
+
+def get_run(run_id: str) -> Run:
+    """A run of the tracking store.
+
+    Raises:
+        UserError: there is none of this id, and where was looked.
+    """
+    try:
+        return MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        raise UserError(
+            f"{run_id}: no such run in {mlflow.get_tracking_uri()}; look in the UI, or set MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def checkpoint_file(model: str, path: str) -> Path:
+    """A checkpoint by run id or path.
+
+    Args:
+        model: a run id (32 hexadecimal digits) or a file.
+        path: where the run keeps it: `ENCODER` or `CLASSIFIER`.
+
+    Raises:
+        UserError: neither a file nor a run that has one.
+    """
+    if Path(model).expanduser().is_file():
+        return Path(model).expanduser()
+    if not re.fullmatch("[0-9a-f]{32}", model):
+        raise UserError(f"{model}: neither a checkpoint file nor a run id (32 hexadecimal digits)")
+    run = get_run(model)
+    return _download(f"runs:/{model}/{path}", f"{model}: the run ({run.info.run_name}) has no {path}")
+
+
+def onnx_file(model: str) -> Path:
+    """An exported classifier by path, run id or registry address such as models:/brain-tumor-classifier@champion."""
+    if model.startswith("models:/"):
+        return _download(f"{model}/artifacts/classifier.onnx", f"{model}: no such model in {mlflow.get_registry_uri()}")
+    if re.fullmatch("[0-9a-f]{32}", model):
+        get_run(model)
+        return _download(f"runs:/{model}/{ONNX}", f"{model}: the run has no {ONNX}; give a register run")
+    path = Path(model).expanduser()
+    if not path.is_file():
+        raise UserError(f"{model}: no such file, run id or registry address (models:/NAME@ALIAS)")
+    return path
+
+
+def _download(uri: str, problem: str) -> Path:
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri))
+    except (MlflowException, OSError) as error:
+        raise UserError(f"{problem} ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,123 @@
+"""One MLflow run: what a step reports, and the facts every run carries."""
+
+import hashlib
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.data
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sslbt.config import Config, stage_of
+from sslbt.data.cache import Cache, cache_folder
+from sslbt.data.splits import Split
+from sslbt.terminal import say
+from sslbt.tracking.code import code_digest, code_version
+
+CONFIG = "config/"  # `mlflow run` logs the raw parameters under their plain names
+
+
+def step_key(config: Config, data: str) -> str:
+    """Equal for steps whose parameters, data and code are equal.
+
+    Args:
+        config: the step's parameters; run ids among them stand for the steps before.
+        data: fingerprint of the data source.
+    """
+    facts = [stage_of(type(config)), config.model_dump(mode="json"), data, code_digest()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Run:
+    """The active run, as the steps see it."""
+
+    def __init__(self, run_id: str, key: str) -> None:
+        self.id = run_id
+        self.key = key
+
+    def describe(self, name: str, **tags: object) -> None:
+        """The run's name, and what it can be searched by."""
+        mlflow.set_tags({"mlflow.runName": name} | {key: str(value) for key, value in tags.items()})
+
+    def dataset(self, data: str, cache: Cache, split: Split) -> None:
+        """Which data, by digest, and who is on which side, by hash; warns where the split leaks."""
+        table = cache.table.drop(columns="fold")
+        source = mlflow.data.from_pandas(table, source=data, name=Path(data).name, digest=cache.digest)
+        mlflow.log_input(source, context=split.name, tags={"split_hash": split.hash})
+        self.table("split/split.csv", split.table)
+        counts = split.table.groupby(["part", "label"]).agg(slices=("file", "size"), families=("family", "nunique"))
+        self.table("split/counts.csv", counts.reset_index())
+        tags = {"data": data, "data_digest": cache.digest, "split": split.name, "split_hash": split.hash}
+        mlflow.set_tags(tags | {"synthetic": str(cache.synthetic).lower()})
+        if split.warning:
+            mlflow.set_tag("warning", split.warning)
+            say(f"WARNING: {split.warning}")
+
+    def metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Log what is finite."""
+        mlflow.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)}, step=step)
+
+    def figure(self, path: str, figure: Figure) -> None:
+        """Log a picture under this artifact path."""
+        mlflow.log_figure(figure, path, save_kwargs={"dpi": 110})
+
+    def table(self, path: str, table: pd.DataFrame) -> None:
+        """Log a table as CSV under this artifact path."""
+        mlflow.log_text(table.to_csv(index=False), path)
+
+    @contextmanager
+    def artifact(self, path: str) -> Iterator[Path]:
+        """A place to write a file that is logged under this artifact path."""
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / Path(path).name
+            yield place
+            mlflow.log_artifact(str(place), str(Path(path).parent))
+
+    @property
+    def unfinished(self) -> Path:
+        """Where a training of this step leaves what it needs to continue."""
+        return cache_folder() / "unfinished" / f"{self.key}.safetensors"
+
+    def epochs(self, total: int) -> "Epochs":
+        """A reporter for a training of so many epochs."""
+        return Epochs(self, total)
+
+
+class Epochs:
+    """Logs the metrics of each epoch and says a line: how far, how good, how much longer."""
+
+    def __init__(self, run: Run, total: int) -> None:
+        self.run, self.total, self.began, self.first = run, total, time.monotonic(), -1
+
+    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.run.metrics(metrics, step=epoch)
+        if self.first < 0:
+            self.first = epoch
+        left = (time.monotonic() - self.began) / (epoch - self.first + 1) * (self.total - epoch - 1)
+        shown = [f"{name.split('/')[1]} {value:.3f}" for name, value in metrics.items() if name.startswith("probe/")]
+        say(f"epoch {epoch + 1}/{self.total}  loss {metrics['train/loss']:.4f}  {left:.0f} s left  {'  '.join(shown)}")
+
+
+@contextmanager
+def start(config: Config, data: str = "") -> Iterator[Run]:
+    """A run for this step: the one `mlflow run` opened, or a new one. It ends FINISHED, FAILED or, on Ctrl-C, KILLED."""
+    stage = stage_of(type(config))
+    key = step_key(config, data)
+    with mlflow.start_run(log_system_metrics=True) as active:
+        mlflow.set_tags({"stage": stage, "key": key, "code_version": code_version(), "mlflow.runName": stage})
+        values = config.model_dump(mode="json")
+        mlflow.log_params({CONFIG + name: value for name, value in values.items()})
+        mlflow.log_dict(values, "config.json")
+        try:
+            yield Run(active.info.run_id, key)
+        except KeyboardInterrupt:
+            mlflow.end_run("KILLED")
+            raise
+

@@ -1,0 +1,104 @@
+"""Weights and what is known of them in one safetensors file: no pickle is ever read."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sslbt.errors import UserError
+from sslbt.nn.encoder import Encoder
+from sslbt.nn.heads import Classifier
+
+
+def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write atomically: a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+    os.close(handle)
+    try:
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, partial, {"about": json.dumps(about)})
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a checkpoint.
+
+    Raises:
+        UserError: the file is missing, damaged or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (no mapping)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such checkpoint") from error
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise UserError(f"{path}: damaged or not a checkpoint of sslbt ({error})") from error
+
+
+def save_encoder(path: Path, encoder: Encoder, about: dict[str, Any]) -> None:
+    """What pretraining leaves; `about` holds at least `size`, the side in pixels it was trained at."""
+    save(path, encoder.state_dict(), about | {"kind": "encoder", "width": encoder.width})
+
+
+def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
+    """The encoder of a checkpoint, also of a classifier's."""
+    tensors, about = load(path)
+    encoder = Encoder(about.get("width", 0))
+    prefix = "encoder." if about.get("kind") == "classifier" else ""
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    _fill(encoder, {name: tensor for name, tensor in own.items() if not name.startswith("head.")}, path)
+    return encoder, about
+
+
+def save_classifier(path: Path, model: Classifier, about: dict[str, Any]) -> None:
+    """What fine-tuning leaves; `about` holds at least `size`, `classes` and `temperature`."""
+    save(path, model.state_dict(), about | {"kind": "classifier", "width": model.encoder.width})
+
+
+def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The classifier of a checkpoint, ready to score.
+
+    Raises:
+        UserError: also where the checkpoint holds an encoder only.
+    """
+    tensors, about = load(path)
+    if about.get("kind") != "classifier":
+        raise UserError(f"{path}: holds {about.get('kind', 'something else')}, no classifier; fine-tune it first")
+    model = Classifier(Encoder(about["width"]), len(about["classes"]))
+    _fill(model, tensors, path)
+    return model.eval(), about
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{path}: its weights do not fit; was it made by another version?") from error
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state as flat tensors, `optimizer.3.exp_avg` and so on."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"optimizer.{index}.{name}": torch.as_tensor(value) for index, own in state.items() for name, value in own.items()
+    }
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Undo `pack_optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
