@@ -1,0 +1,55 @@
+"""From what a caller hands in (bytes, base64, numbers) to the pixels of one picture, or the reason there are none."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+
+import numpy as np
+
+from sslbt.data.formats import check_pixels, decode
+from sslbt.errors import UserError
+
+Picture = np.ndarray | UserError  # pixels (height, width), or the one sentence why they can't be had
+
+
+def from_bytes(data: bytes, name: str) -> Picture:
+    """The picture in one file's bytes; `name` is what to call the file in the reason."""
+    try:
+        return decode(data, name)
+    except UserError as error:
+        return error
+
+
+def from_value(value: object, name: str) -> Picture:
+    """The picture in one cell of a table: a file's bytes, its base64 (bytes or str), or raw pixels (height, width).
+
+    Bytes are tried as base64 only if all ASCII, which no file of a picture is, so neither can pass for the other.
+    """
+    try:
+        if isinstance(value, str | bytes | bytearray | memoryview):
+            return decode(_file(value, name), name)
+        if isinstance(value, np.ndarray | Sequence):
+            return check_pixels(_numbers(value, name), name)
+        raise UserError(f"{name}: no picture but {type(value).__name__}; send a file's bytes, base64, or its pixels")
+    except UserError as error:
+        return error
+
+
+def _file(value: str | bytes | bytearray | memoryview, name: str) -> bytes:
+    data = value.encode(errors="replace") if isinstance(value, str) else bytes(value)
+    try:
+        return base64.b64decode(b"".join(data.split()), validate=True) if data.isascii() else data
+    except binascii.Error as error:
+        if isinstance(value, str):
+            raise UserError(f"{name}: the text is no base64 ({error}); encode the whole file") from error
+        return data
+
+
+def _numbers(value: np.ndarray | Sequence, name: str) -> np.ndarray:
+    try:
+        pixels = np.asarray(value)
+    except ValueError as error:
+        raise UserError(f"{name}: rows of unequal length; raw pixels come as (height, width)") from error
+    if pixels.dtype.kind not in "iuf":
+        raise UserError(f"{name}: raw pixels must be integers or floats; give each picture a row of its own")
+    return pixels
