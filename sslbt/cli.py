@@ -35,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None and error.errno is None:
             raise
         where = error.filename or "the disk"
-        print(f"sslbt: {where}: {error.strerror}; free space or change its permissions, then run it again", file=sys.stderr)
+        print(
+            f"sslbt: {where}: {error.strerror}; free space or change its permissions, then run it again",
+            file=sys.stderr,
+        )
         return 2
     return 0
 
@@ -47,7 +50,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
         UserError: an unknown entry point or parameter, or a value that doesn't fit.
     """
     parser = Parser(prog="sslbt", description=sys.modules["sslbt"].__doc__)
-    entry_points = parser.add_subparsers(dest="name", metavar="NAME", required=True, parser_class=Parser)
+    entry_points = parser.add_subparsers(dest="entry_point", metavar="NAME", required=True, parser_class=Parser)
     for name, config in STAGES.items():
         own = entry_points.add_parser(name, help=config.__doc__, description=config.__doc__, allow_abbrev=False)
         for field, about in config.model_fields.items():
@@ -56,10 +59,12 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
             flags = dict.fromkeys((f"--{field.replace('_', '-')}", f"--{field}"))
             own.add_argument(*flags, metavar="X", help=f"{about.description}{default}".replace("%", "%%"))
     chosen, rest = parser.parse_known_args(arguments)
-    config = STAGES[chosen.name]
+    config = STAGES[chosen.entry_point]
     if rest:
         raise UserError(unknown(rest[0].lstrip("-").split("=")[0].replace("-", "_"), list(config.model_fields)))
-    return chosen.name, config.build(**{field: value for field, value in vars(chosen).items() if value and field != "name"})
+    return chosen.entry_point, config.build(
+        **{field: value for field, value in vars(chosen).items() if value and field != "entry_point"}
+    )
 
 
 def run_step(name: str, config: Config) -> None:

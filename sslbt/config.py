@@ -2,14 +2,14 @@
 
 import tomllib
 from difflib import get_close_matches
-from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sslbt.errors import UserError
 
-PRESETS = tuple(sorted(p.name.removesuffix(".toml") for p in resources.files("sslbt.presets").iterdir() if p.suffix == ".toml"))  # type: ignore[attr-defined]
+PRESETS = tuple(sorted(p.stem for p in (Path(__file__).parent / "presets").glob("*.toml")))
 
 
 def from_preset(description: str, **limits: Any) -> Any:
@@ -55,7 +55,7 @@ def preset_values(config: type[Config], preset: str) -> dict[str, Any]:
     """What a preset file says of this entry point's parameters."""
     if "preset" not in config.model_fields or preset not in PRESETS:
         return {}
-    values = tomllib.loads((resources.files("sslbt.presets") / f"{preset}.toml").read_text())
+    values = tomllib.loads((Path(__file__).parent / "presets" / f"{preset}.toml").read_text())
     merged = values.get("all", {}) | values.get(stage_of(config), {})
     return {name: value for name, value in merged.items() if name in config.model_fields}
 

@@ -20,7 +20,7 @@ def progress(items: Iterable[T], what: str, unit: str) -> Iterator[T]:
         yield from tqdm(items, desc=what, unit=f" {unit}")
         return
     count = 0
-    for count, item in enumerate(items, 1):  # noqa: B007
+    for count, item in enumerate(items, 1):
         yield item
         if count % 1000 == 0:
             say(f"{what}: {count} {unit}")

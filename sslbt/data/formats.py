@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sslbt.errors import UserError
 
@@ -118,6 +118,10 @@ def _picture(data: bytes, name: str) -> np.ndarray:
             if picture.mode in ("1", "L", "F") or picture.mode.startswith("I"):
                 return np.asarray(picture if picture.mode != "1" else picture.convert("L"))
             return np.asarray(picture.convert("L"))
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{name}: neither .mat, PNG, JPEG nor TIFF, or cut off at the start; export it again"
+        ) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: no readable .mat, PNG, JPEG or TIFF ({_first_line(error)})") from error
 

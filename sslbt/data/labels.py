@@ -46,7 +46,7 @@ def _take_turns(train: pd.DataFrame, seed: int) -> list[int]:
     """All training rows: one of each class, one of each class, ...; within a class, one of each family, ..."""
     by_class = []
     for _, of_class in train.groupby("label"):
-        rows_of = {name: list(group.index) for name, group in of_class.groupby("family")}
+        rows_of = {str(name): list(group.index) for name, group in of_class.groupby("family")}
         files = of_class.file.to_dict()
         by_family = []
         for name in shuffled(list(rows_of), f"family|{seed}"):

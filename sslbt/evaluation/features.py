@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sslbt.nn.encoder import Encoder
 
 BATCH = 128
+NEIGHBOURS = 20
 
 
 @torch.no_grad()
@@ -50,22 +51,22 @@ class Probe:
             return {}
         features = extract(model.encoder, self.slices)  # type: ignore[arg-type]
         found = {"probe/rank": effective_rank(features)}
-        neighbours = KNeighborsClassifier(n_neighbors=20, metric="cosine")
+        neighbours = KNeighborsClassifier(n_neighbors=NEIGHBOURS, metric="cosine")
         for name, judge in (("knn", neighbours), ("linear", linear_probe())):
             predicted = self._by_others(judge, features)
-            recalls = [(predicted[self.labels == c] == c).mean() for c in np.unique(self.labels)]
-            found[f"probe/{name}_balanced_accuracy"] = float(np.mean(recalls))
+            if (predicted >= 0).all():
+                recalls = [(predicted[self.labels == c] == c).mean() for c in np.unique(self.labels)]
+                found[f"probe/{name}_balanced_accuracy"] = float(np.mean(recalls))
         return found
 
     def _by_others(self, judge: Pipeline | KNeighborsClassifier, features: np.ndarray) -> np.ndarray:
-        """Each of five groups of families predicted from the other four."""
+        """Each of five groups of families predicted from the other four; -1 where those are too few to judge."""
         group = np.unique(self.families, return_inverse=True)[1] % 5
         predicted = np.full(len(self.labels), -1)
         for own in range(5):
             inside = group == own
-            if not inside.any() or len(np.unique(self.labels[~inside])) < 2 or (~inside).sum() < 20:
-                continue
-            predicted[inside] = judge.fit(features[~inside], self.labels[~inside]).predict(features[inside])
+            if inside.any() and len(np.unique(self.labels[~inside])) > 1 and (~inside).sum() >= NEIGHBOURS:
+                predicted[inside] = judge.fit(features[~inside], self.labels[~inside]).predict(features[inside])
         return predicted
 
 

@@ -93,7 +93,9 @@ def comparison(rows: Sequence[tuple[str, float, float, float, bool]], metric: st
         error = [[max(0.0, value - low)], [max(0.0, high - value)]]
         axis.barh(place, value, xerr=error, color="#b8b8b8" if control else "#2a6fbb", ecolor="#444444", capsize=3)
         axis.text(0.01, place, f"{value:.3f}", va="center", fontsize="small", color="black" if control else "white")
-    axis.set(yticks=range(len(ordered)), yticklabels=[row[0] for row in ordered], xlim=(0, 1), xlabel=metric, title=title)
+    axis.set(
+        yticks=range(len(ordered)), yticklabels=[row[0] for row in ordered], xlim=(0, 1), xlabel=metric, title=title
+    )
     axis.grid(axis="x", alpha=0.3)
     return figure
 

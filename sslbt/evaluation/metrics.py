@@ -101,7 +101,9 @@ def bootstrap(predictions: Predictions, draws: int = DRAWS, seed: int = 0) -> di
     return _resampled(predictions, _weights(patients, draws, seed))
 
 
-def paired_difference(ours: Predictions, theirs: Predictions, name: str, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+def paired_difference(
+    ours: Predictions, theirs: Predictions, name: str, draws: int = DRAWS, seed: int = 0
+) -> np.ndarray:
     """How much more `ours` has of a headline figure in the same samples of the same patients, (draws,).
 
     Raises:

@@ -35,7 +35,9 @@ class Deployed(nn.Module):
 def export(model: Deployed, about: dict, path: Path) -> None:
     """Write `model` as ONNX with one input `image`, one output `probabilities`, and the facts of `about` inside."""
     example = torch.rand(2, 300, 400)
-    batch, height, width = (torch.export.Dim(name, min=2 if name == "batch" else 16) for name in ("batch", "height", "width"))
+    batch, height, width = (
+        torch.export.Dim(name, min=2 if name == "batch" else 16) for name in ("batch", "height", "width")
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -48,6 +50,7 @@ def export(model: Deployed, about: dict, path: Path) -> None:
             dynamo=True,
             verbose=False,
         )
+    assert program is not None  # torch.onnx.export returns None only where it wrote a file itself
     exported = program.model_proto
     onnx.helper.set_model_props(exported, metadata(about))
     onnx.checker.check_model(exported)

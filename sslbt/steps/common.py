@@ -45,6 +45,6 @@ def refuse_leak(seen: Sequence[Sequence[str]], split: Split, what: str) -> None:
     both = {slice_[place] for slice_ in seen} & set((test.file, test.family)[place])
     if both:
         raise UserError(
-            f"{what}: it has learnt from {len(both)} of the test {('slices', 'patients')[place]} of split={split.name}, "
-            f"{min(both)} among them; train it with the split it is to be judged on"
+            f"{what}: it has learnt from {len(both)} of the test {('slices', 'patients')[place]} of "
+            f"split={split.name}, {min(both)} among them; train it with the split it is to be judged on"
         )

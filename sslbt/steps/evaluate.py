@@ -1,6 +1,7 @@
 """`evaluate`: a classifier on patients it never saw, beside controls."""
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from sslbt.config import Evaluate
@@ -9,10 +10,11 @@ from sslbt.data.splits import Split
 from sslbt.errors import UserError
 from sslbt.evaluation import controls, figures
 from sslbt.evaluation.features import logits
-from sslbt.evaluation.metrics import Predictions, evaluate as measure, paired_difference
+from sslbt.evaluation.metrics import Predictions, paired_difference
+from sslbt.evaluation.metrics import evaluate as measure
 from sslbt.steps.common import open_data, refuse_leak
-from sslbt.tracking.models import CLASSIFIER, checkpoint_file
 from sslbt.terminal import say
+from sslbt.tracking.models import CLASSIFIER, checkpoint_file
 from sslbt.tracking.run import Run
 from sslbt.training import checkpoint
 from sslbt.training.loop import best_device
@@ -34,7 +36,9 @@ def evaluate(cfg: Evaluate, run: Run) -> None:
     run.metrics({f"test/{key}": value for key, value in scores.items()})
     run.table(PREDICTIONS, predictions.table(cache.classes))
     title = f"{name}, {labels} labels, {len(predictions.labels)} unseen slices"
-    run.figure("pictures/confusion.png", figures.confusion(predictions.labels, predictions.predicted, cache.classes, title))
+    run.figure(
+        "pictures/confusion.png", figures.confusion(predictions.labels, predictions.predicted, cache.classes, title)
+    )
 
     rows = {name: (predictions, scores)}
     for control, answers in control_predictions(cfg, cache, split, predictions, about).items():
@@ -78,7 +82,12 @@ def control_predictions(
     table = split.table.set_index("file", drop=False)
     labelled = np.flatnonzero(split.table.file.isin(about["labelled_files"]))
     labels = table.label.to_numpy()[labelled]
-    inputs = cache.load(labelled, about["size"]), labels, cache.load(split.rows("test"), about["size"]), len(cache.classes)
+    inputs = (
+        cache.load(labelled, about["size"]),
+        labels,
+        cache.load(split.rows("test"), about["size"]),
+        len(cache.classes),
+    )
     width = int(about["width"])
     return found | {
         "majority": answers_of(controls.majority(labels, len(predictions.labels), len(cache.classes)), split),
@@ -87,7 +96,7 @@ def control_predictions(
     }
 
 
-def bars(rows: dict[str, tuple[Predictions, dict]], name: str, title: str) -> object:
+def bars(rows: dict[str, tuple[Predictions, dict]], name: str, title: str) -> Figure:
     """Classifier and controls as bars with intervals."""
     values = [
         (key, own[HEADLINE], own[f"{HEADLINE}_ci_low"], own[f"{HEADLINE}_ci_high"], key != name)

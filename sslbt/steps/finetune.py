@@ -32,7 +32,10 @@ def finetune(cfg: Finetune, run: Run) -> None:
     torch.manual_seed(cfg.seed)
     encoder, before = pretrained_encoder(cfg, split)
     run.describe(
-        f"finetune {before['way']}, {cfg.labels} labels", way=before["way"], labels=cfg.labels, pretrained=cfg.pretrained
+        f"finetune {before['way']}, {cfg.labels} labels",
+        way=before["way"],
+        labels=cfg.labels,
+        pretrained=cfg.pretrained,
     )
     rows = choose_labels(split, cfg.labels, cfg.seed, cache.classes)
     chosen = split.table.iloc[rows]
@@ -41,8 +44,8 @@ def finetune(cfg: Finetune, run: Run) -> None:
     model = Classifier(encoder, len(cache.classes))
     device = best_device()
     share = 0.0 if cfg.freeze else 1.0 if cfg.pretrained == SCRATCH else cfg.encoder_rate
-    labels = torch.from_numpy(chosen.label.to_numpy()).to(device)
-    task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch, share)
+    labels = torch.tensor(chosen.label.to_numpy()).to(device)
+    task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch, share, len(cache.classes))
     watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)
 
     schedule = Schedule(cfg.epochs, task.steps, cfg.learning_rate, seed=cfg.seed)

@@ -39,7 +39,8 @@ def main(cfg: Main, run: Run) -> None:
         "contrastive": steps.do("pretrain-contrastive", **training, pairs=cfg.pairs, num_pairs=cfg.num_pairs),
     }
     classifiers = {
-        way: steps.do("finetune", **training, labels=cfg.labels, pretrained=run_id) for way, run_id in start_from.items()
+        way: steps.do("finetune", **training, labels=cfg.labels, pretrained=run_id)
+        for way, run_id in start_from.items()
     }
     evaluations = {
         way: steps.do("evaluate", **data, model=run_id, scratch="" if way == "scratch" else classifiers["scratch"])
@@ -79,7 +80,9 @@ class Steps:
                 str(PROJECT), stage, parameters=parameters, experiment_id=self.experiment, env_manager="local"
             )
         except ExecutionException as error:
-            raise UserError(f"{stage} failed, see above; the same command continues with the steps still to do") from error
+            raise UserError(
+                f"{stage} failed, see above; the same command continues with the steps still to do"
+            ) from error
         return submitted.run_id
 
 
@@ -89,7 +92,9 @@ def compare(evaluations: dict[str, str]) -> pd.DataFrame:
     for way, run_id in evaluations.items():
         metrics = get_run(run_id).data.metrics
         rows[NAMES[way]] = _row(metrics, "test/", control=False)
-        for control in sorted({name.split("/")[1] for name in metrics if name.startswith("control/")} - {"from_scratch"}):
+        for control in sorted(
+            {name.split("/")[1] for name in metrics if name.startswith("control/")} - {"from_scratch"}
+        ):
             rows[control.replace("_", " ")] = _row(metrics, f"control/{control}/", control=True)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("name").reset_index()
     return table.sort_values(HEADLINE, ascending=False, ignore_index=True)
@@ -104,7 +109,9 @@ def show(table: pd.DataFrame, cfg: Main, run: Run) -> None:
     """Log the comparison and print it, with what to do next."""
     run.table("comparison.csv", table)
     rows = [(row["name"], *(row[HEADLINE + end] for end in INTERVAL), row["control"]) for _, row in table.iterrows()]
-    title = f"{cfg.labels} labelled slices, split {cfg.split}" + (", synthetic phantoms" if cfg.data == "sample" else "")
+    title = f"{cfg.labels} labelled slices, split {cfg.split}" + (
+        ", synthetic phantoms" if cfg.data == "sample" else ""
+    )
     run.figure("pictures/comparison.png", figures.comparison(rows, "balanced accuracy over patients", title))
     best = table[~table.control].iloc[0]
     run.metrics({METRIC + end: best[HEADLINE + end] for end in INTERVAL})

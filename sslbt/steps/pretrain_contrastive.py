@@ -10,8 +10,8 @@ from sslbt.evaluation.features import Probe
 from sslbt.nn.encoder import Encoder
 from sslbt.pretext.pairs import Contrast, Pairs
 from sslbt.steps.common import open_data, origin
-from sslbt.tracking.models import ENCODER
 from sslbt.terminal import say
+from sslbt.tracking.models import ENCODER
 from sslbt.tracking.run import Run
 from sslbt.training import checkpoint
 from sslbt.training.augment import STRONG

@@ -35,7 +35,9 @@ def pretrain_encoder(cfg: PretrainEncoder, run: Run) -> None:
 
     run.figure("pictures/curves.png", figures.curves(history))
     with run.artifact(ENCODER) as path:
-        checkpoint.save_encoder(path, model.encoder, {"size": cfg.size, "way": "encoder"} | origin(cache, split, rows, run))
+        checkpoint.save_encoder(
+            path, model.encoder, {"size": cfg.size, "way": "encoder"} | origin(cache, split, rows, run)
+        )
 
 
 class Pictures:
@@ -59,7 +61,8 @@ class Pictures:
         self.run.figure(f"pictures/restored_epoch_{epoch + 1:04d}.png", figure)
         parts = zip(self.slices.split(128), self.hidden.split(128), strict=True)
         errors = [
-            hidden_error(model(part.to(device), where.to(device)).restored, part.to(device), where.to(device)) * len(part)
+            hidden_error(model(part.to(device), where.to(device)).restored, part.to(device), where.to(device))
+            * len(part)
             for part, where in parts
         ]
         return {"validation/hidden_mse": float(sum(errors)) / len(self.slices)}

@@ -15,9 +15,9 @@ from sslbt.evaluation.metrics import Predictions, paired_difference
 from sslbt.export.onnx import Deployed, export
 from sslbt.export.parity import check
 from sslbt.steps.evaluate import PREDICTIONS
+from sslbt.terminal import say
 from sslbt.tracking import registry
 from sslbt.tracking.models import CLASSIFIER, ONNX, checkpoint_file, get_run
-from sslbt.terminal import say
 from sslbt.tracking.run import CONFIG, Run
 from sslbt.training import checkpoint
 
@@ -35,7 +35,9 @@ def register(cfg: Register, run: Run) -> None:
         export(deployed, about, path)
         parity = check(deployed, path, raw_slices(best.data.params[CONFIG + "data"], set(test.file)))
         if parity.slices != len(test):
-            raise UserError(f"{parity.slices} of {len(test)} test slices found in the data; was it moved since evaluate?")
+            raise UserError(
+                f"{parity.slices} of {len(test)} test slices found in the data; was it moved since evaluate?"
+            )
         say(f"ONNX equals torch on {parity.slices} test slices: at most {parity.difference:.1e} apart")
         run.metrics({"parity/slices": float(parity.slices), "parity/difference": parity.difference})
         tags = {"evaluation": best.info.run_id, "classifier": source, "pretrained": about["pretrained"]}
@@ -44,7 +46,9 @@ def register(cfg: Register, run: Run) -> None:
         version = registry.log_model(path, cfg.name, tags)
     run.describe(f"register {cfg.name} version {version.version}", **tags)
 
-    reason = objection(cfg.metric, best.info.run_id, before.tags.get("evaluation") if before else None, about["classes"])
+    reason = objection(
+        cfg.metric, best.info.run_id, before.tags.get("evaluation") if before else None, about["classes"]
+    )
     if reason:
         say(f"{cfg.name} version {version.version} stays challenger: {reason}")
     else:
@@ -81,9 +85,11 @@ def objection(metric: str, ours: str, theirs: str | None, classes: list[str]) ->
     if not theirs or theirs == ours:
         return ""
     name = metric.removeprefix("test/")
-    tables = [Predictions.from_table(registry.predictions_of(run, PREDICTIONS), tuple(classes)) for run in (ours, theirs)]
+    challenger, champion = (
+        Predictions.from_table(registry.predictions_of(run, PREDICTIONS), tuple(classes)) for run in (ours, theirs)
+    )
     try:
-        low, high = np.nanpercentile(paired_difference(*tables, name), [2.5, 97.5])
+        low, high = np.nanpercentile(paired_difference(challenger, champion, name), [2.5, 97.5])
     except (ValueError, KeyError):
         return f"the champion was judged on other slices; evaluate both on the same (champion's evaluation {theirs})"
     return f"below the champion by {-high:.3f} to {-low:.3f} in {name}" if high < 0 else ""

@@ -50,7 +50,8 @@ def _test(run: MlflowRun) -> tuple[str | None, str | None]:
 
 def log_model(onnx: Path, name: str, tags: dict[str, str]) -> ModelVersion:
     """Log the exported classifier as an MLflow model of the active run and register it as the newest challenger."""
-    logged = mlflow.pyfunc.log_model(name="classifier", registered_model_name=name, **log_arguments(onnx))
+    with log_arguments(onnx) as arguments:
+        logged = mlflow.pyfunc.log_model(name="classifier", registered_model_name=name, **arguments)
     client = MlflowClient()
     version = client.get_model_version(name, str(logged.registered_model_version))
     for key, value in tags.items():
@@ -78,4 +79,6 @@ def promote(name: str, version: ModelVersion) -> None:
 
 def predictions_of(run_id: str, path: str) -> pd.DataFrame:
     """The table of predictions an evaluation logged."""
-    return pd.read_csv(io.StringIO(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}")), dtype={"file": str, "family": str})
+    return pd.read_csv(
+        io.StringIO(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}")), dtype={"file": str, "family": str}
+    )

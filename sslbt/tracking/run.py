@@ -8,12 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import mlflow
-import mlflow.data
 import pandas as pd
 from matplotlib.figure import Figure
+from mlflow.data.pandas_dataset import from_pandas
 
 from sslbt.config import Config, stage_of
 from sslbt.data.cache import Cache, cache_folder
@@ -49,7 +48,7 @@ class Run:
     def dataset(self, data: str, cache: Cache, split: Split) -> None:
         """Which data, by digest, and who is on which side, by hash; warns where the split leaks."""
         table = cache.table.drop(columns="fold")
-        source = mlflow.data.from_pandas(table, source=data, name=Path(data).name, digest=cache.digest)
+        source = from_pandas(table, source=data, name=Path(data).name, digest=cache.digest)
         mlflow.log_input(source, context=split.name, tags={"split_hash": split.hash})
         self.table("split/split.csv", split.table)
         counts = split.table.groupby(["part", "label"]).agg(slices=("file", "size"), families=("family", "nunique"))
@@ -107,7 +106,10 @@ class Epochs:
 
 @contextmanager
 def start(config: Config, data: str = "") -> Iterator[Run]:
-    """A run for this step: the one `mlflow run` opened, or a new one. It ends FINISHED, FAILED or, on Ctrl-C, KILLED."""
+    """A run for this step: the one `mlflow run` opened, or a new one.
+
+    It ends FINISHED, FAILED where the step did, or KILLED where it was interrupted.
+    """
     stage = stage_of(type(config))
     key = step_key(config, data)
     with mlflow.start_run(log_system_metrics=True) as active:
@@ -120,4 +122,3 @@ def start(config: Config, data: str = "") -> Iterator[Run]:
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
-

@@ -40,7 +40,10 @@ class Augmentation:
         mirror = torch.where(self._each(slices, 0, 1).flatten() < self.flip, -1.0, 1.0)
         shift = (1 - scale)[:, None] * torch.empty(len(slices), 2, device=slices.device).uniform_(-1, 1)
         cosine, sine = scale * torch.cos(angle), scale * torch.sin(angle)
-        rows = [torch.stack([cosine * mirror, -sine, shift[:, 0]], 1), torch.stack([sine * mirror, cosine, shift[:, 1]], 1)]
+        rows = [
+            torch.stack([cosine * mirror, -sine, shift[:, 0]], 1),
+            torch.stack([sine * mirror, cosine, shift[:, 1]], 1),
+        ]
         grid = F.affine_grid(torch.stack(rows, 1), list(slices.shape), align_corners=False)
         return F.grid_sample(slices, grid, align_corners=False)
 

@@ -90,7 +90,9 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An optimiser's state as flat tensors, `optimizer.3.exp_avg` and so on."""
     state = optimizer.state_dict()["state"]
     return {
-        f"optimizer.{index}.{name}": torch.as_tensor(value) for index, own in state.items() for name, value in own.items()
+        f"optimizer.{index}.{name}": torch.as_tensor(value)
+        for index, own in state.items()
+        for name, value in own.items()
     }
 
 

@@ -21,7 +21,8 @@ ParameterGroup = dict[str, Any]
 class Task(Protocol):
     """What is trained: a module, the batches of one epoch, and the loss of a batch."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
 
     def parameters(self) -> list[ParameterGroup]:
         """What to optimise; `share` scales the learning rate of a group."""
@@ -61,7 +62,8 @@ def train(task: Task, schedule: Schedule, unfinished: Path, watch: list[Watcher]
     """
     # 1. the model on its device, its parameters in one optimiser
     device = best_device()
-    model = task.model.to(device, memory_format=torch.channels_last)
+    model = task.model.to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(task.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay)
     history = _continue(unfinished, model, optimizer)
     for epoch, metrics in enumerate(history):

@@ -89,6 +89,7 @@ class Classify:
     labels: Tensor
     batch: int
     encoder_share: float  # of the learning rate; 0 leaves the encoder as it is
+    classes: int
 
     @property
     def steps(self) -> int:
@@ -111,6 +112,6 @@ class Classify:
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         slices, labels = batch
-        counts = torch.bincount(self.labels, minlength=self.model.head[-1].out_features).clamp_min(1)
+        counts = torch.bincount(self.labels, minlength=self.classes).clamp_min(1)
         weight = counts.sum() / (len(counts) * counts)
         return F.cross_entropy(self.model(slices).float(), labels, weight=weight, label_smoothing=0.1)
