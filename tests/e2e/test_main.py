@@ -1,0 +1,125 @@
+"""The main job by `mlflow run`: what a user finds afterwards."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+
+from sslbt.data.formats import decode
+
+STAGES = {"prepare": 1, "pretrain-encoder": 1, "pretrain-contrastive": 1, "finetune": 3, "evaluate": 3}
+STAGES |= {"register": 1, "main": 1}
+PICTURES = {
+    "prepare": {"slices_by_class.png"},
+    "pretrain-encoder": {"restored_epoch_0001.png", "restored_epoch_0002.png", "curves.png"},
+    "pretrain-contrastive": {"pairs.png", "curves.png"},
+    "finetune": {"curves.png"},
+    "evaluate": {"confusion.png", "comparison.png"},
+    "main": {"comparison.png"},
+}
+
+
+def artifacts(place, run, folder):
+    return {item.path.removeprefix(f"{folder}/") for item in place.client.list_artifacts(run.info.run_id, folder)}
+
+
+def test_every_step_is_a_finished_child_with_its_facts(finished):
+    place, _ = finished
+    runs = place.runs()
+    stages = [run.data.tags["stage"] for run in runs]
+    assert {stage: stages.count(stage) for stage in stages} == STAGES
+    parent = next(run for run in runs if run.data.tags["stage"] == "main")
+    for run in runs:
+        assert run.info.status == "FINISHED", run.info.run_name
+        assert len(run.data.tags["code_version"].removesuffix("-dirty")) == 40
+        written = json.loads(Path(place.client.download_artifacts(run.info.run_id, "config.json")).read_text())
+        assert {f"config/{name}": str(value) for name, value in written.items()}.items() <= run.data.params.items()
+        if run is not parent:
+            assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        if run.data.tags["stage"] not in ("main", "register"):
+            (used,) = run.inputs.dataset_inputs
+            assert used.dataset.digest == run.data.tags["data_digest"]
+            assert "split.csv" in artifacts(place, run, "split")
+        assert PICTURES.get(run.data.tags["stage"], set()) <= artifacts(place, run, "pictures")
+        assert any(name.startswith("system/") for name in run.data.metrics), run.info.run_name
+
+
+def test_test_patients_are_in_no_training(finished):
+    place, _ = finished
+    hashes = set()
+    for run in place.runs():
+        if run.data.tags["stage"] in ("main", "register"):
+            continue
+        folder = place.client.download_artifacts(run.info.run_id, "split")
+        table = pd.read_csv(f"{folder}/split.csv", dtype=str)
+        assert (table.groupby("family").part.nunique() == 1).all()
+        assert set(table.part) == {"train", "validation", "test"}
+        hashes.add(run.data.tags["split_hash"])
+        if run.data.tags["stage"] == "finetune":
+            labels = pd.read_csv(place.client.download_artifacts(run.info.run_id, "labels/labels.csv"), dtype=str)
+            assert len(labels) == 12
+            assert set(labels.file) <= set(table.file[table.part == "train"])
+    assert len(hashes) == 1
+
+
+def test_metrics_come_by_epoch_and_with_intervals_and_controls(finished):
+    place, _ = finished
+    for run in place.runs("tags.stage = 'finetune'"):
+        history = place.client.get_metric_history(run.info.run_id, "train/loss")
+        assert [point.step for point in history] == [0, 1]
+    for run in place.runs("tags.stage = 'evaluate'"):
+        metrics = run.data.metrics
+        for name in ("accuracy", "balanced_accuracy", "patient_accuracy", "patient_balanced_accuracy"):
+            assert (
+                0 <= metrics[f"test/{name}_ci_low"] <= metrics[f"test/{name}"] <= metrics[f"test/{name}_ci_high"] <= 1
+            )
+        for name in ("macro_f1", "macro_auroc", "ece", "brier", "recall_glioma"):
+            assert f"test/{name}" in metrics
+        controls = {name.split("/")[1] for name in metrics if name.startswith("control/")}
+        scratch = {"from_scratch"} if run.data.tags["way"] != "scratch" else set()
+        assert controls == {"majority", "raw_pixels", "random_encoder"} | scratch
+        assert metrics["control/majority/balanced_accuracy"] == pytest.approx(1 / 3)
+
+
+def test_it_ends_with_a_table_and_what_to_do_next(finished):
+    _, said = finished
+    for name in ("encoder way", "contrastive way", "from scratch", "raw pixels *", "random encoder *", "majority *"):
+        assert f"\n{name}" in said
+    assert "mlflow ui" in said
+    assert "sslbt score --input" in said
+    assert "ONNX equals torch" in said
+
+
+def test_the_best_is_champion_and_its_file_gives_the_scores(finished, phantoms):
+    place, _ = finished
+    runs = place.runs("tags.stage = 'evaluate'")
+    best = max(runs, key=lambda run: run.data.metrics["test/patient_balanced_accuracy"])
+    version = place.client.get_model_version_by_alias("brain-tumor-classifier", "champion")
+    score = "test/patient_balanced_accuracy"
+    champion = place.client.get_run(version.tags["evaluation"])
+    assert champion.data.metrics[score] == best.data.metrics[score]
+    (register,) = place.runs("tags.stage = 'register'")
+    onnx = place.client.download_artifacts(register.info.run_id, "onnx/classifier.onnx")
+    session = onnxruntime.InferenceSession(onnx)
+    classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+    scores = pd.read_csv(place.folder / "scores.csv").set_index("file")
+    assert len(scores) == len(list(phantoms.glob("[0-9]*.mat")))
+    for path in sorted(phantoms.glob("[0-9]*.mat"))[:5]:
+        pixels = decode(path.read_bytes(), path.name).astype(np.float32)
+        expected = session.run(None, {"image": pixels[None]})[0][0]
+        row = scores.loc[path.name]
+        np.testing.assert_allclose([row[f"p_{name}"] for name in classes], expected, atol=1e-5)
+        assert row.label == classes[int(expected.argmax())]
+
+
+def test_the_same_command_again_reuses_every_step(finished, main_command):
+    place, _ = finished
+    before = len(place.runs())
+    code, said = place.mlflow_run(*main_command, "-P", f"output={place.folder}/again.csv")
+    assert code == 0, said
+    assert said.count("reusing run") == 10
+    assert len(place.runs()) == before + 1
+    pd.testing.assert_frame_equal(*(pd.read_csv(place.folder / f"{name}.csv") for name in ("scores", "again")))
