@@ -73,12 +73,9 @@ def run_step(name: str, config: Config) -> None:
     if name in UNTRACKED and "MLFLOW_RUN_ID" not in os.environ:
         step(config)
         return
-    from sslbt.data.cache import locate
-    from sslbt.data.sources import fingerprint
     from sslbt.tracking.run import start
 
-    data = getattr(config, "data", None)
-    with start(config, fingerprint(locate(data)) if data else "") as run:
+    with start(config) as run:
         step(config) if name in UNTRACKED else step(config, run)
 
 

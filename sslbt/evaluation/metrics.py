@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 DRAWS = 2000
 Metrics = dict[str, float]
@@ -68,12 +68,7 @@ def evaluate(predictions: Predictions, classes: tuple[str, ...]) -> Metrics:
 def headline(predictions: Predictions) -> Metrics:
     """Accuracy, balanced accuracy and macro F1 of slices; accuracy and balanced accuracy of patients."""
     whole = np.ones((1, len(np.unique(predictions.families))))
-    figures = {name: float(draws[0]) for name, draws in _resampled(predictions, whole).items()}
-    present = np.unique(predictions.labels)
-    predicted = predictions.predicted
-    return figures | {
-        "macro_f1": float(f1_score(predictions.labels, predicted, labels=present, average="macro", zero_division=0))
-    }
+    return {name: float(draws[0]) for name, draws in _resampled(predictions, whole).items()}
 
 
 def macro_auroc(labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -109,11 +104,14 @@ def paired_difference(
     Raises:
         ValueError: the two are not about the same slices.
     """
-    order, other = np.argsort(ours.files), np.argsort(theirs.files)
-    if not np.array_equal(ours.files[order], theirs.files[other]):
+    if _truth(ours) != _truth(theirs):
         raise ValueError("a paired comparison needs predictions of the same slices")
     weights = _weights(len(np.unique(ours.families)), draws, seed)
     return _resampled(ours, weights)[name] - _resampled(theirs, weights)[name]
+
+
+def _truth(predictions: Predictions) -> list[tuple]:
+    return sorted(zip(predictions.files, predictions.families, predictions.labels, strict=True))
 
 
 def _weights(patients: int, draws: int, seed: int) -> np.ndarray:
@@ -129,28 +127,39 @@ def _resampled(predictions: Predictions, weights: np.ndarray) -> dict[str, np.nd
     return {
         "accuracy": _accuracy(slices),
         "balanced_accuracy": _balanced(slices),
+        "macro_f1": _macro_f1(slices),
         "patient_accuracy": _accuracy(people),
         "patient_balanced_accuracy": _balanced(people),
     }
 
 
 def _hits(predictions: Predictions, order: np.ndarray) -> np.ndarray:
-    """Per family: slices of each class, then those of each class that were got right; (families, 2 classes)."""
+    """Per family: slices of each class, those that were taken for it, those of it got right; (families, 3 classes)."""
     classes = predictions.probabilities.shape[1]
-    counts = np.zeros((len(order), 2 * classes))
+    counts = np.zeros((len(order), 3 * classes))
     row = np.searchsorted(order, predictions.families)
     np.add.at(counts, (row, predictions.labels), 1)
-    np.add.at(counts, (row, classes + predictions.labels), predictions.predicted == predictions.labels)
+    np.add.at(counts, (row, classes + predictions.predicted), 1)
+    np.add.at(counts, (row, 2 * classes + predictions.labels), predictions.predicted == predictions.labels)
     return counts
 
 
 def _accuracy(counts: np.ndarray) -> np.ndarray:
-    total, right = np.split(counts, 2, axis=1)
+    total, _, right = np.split(counts, 3, axis=1)
     return right.sum(axis=1) / total.sum(axis=1)
 
 
 def _balanced(counts: np.ndarray) -> np.ndarray:
     """Mean recall of the classes that a sample holds."""
-    total, right = np.split(counts, 2, axis=1)
-    recall = np.divide(right, total, out=np.full_like(right, np.nan), where=total > 0)
-    return np.nanmean(recall, axis=1)
+    total, _, right = np.split(counts, 3, axis=1)
+    return _mean_of_held(right, total, total)
+
+
+def _macro_f1(counts: np.ndarray) -> np.ndarray:
+    """Mean F1 of the classes that a sample holds."""
+    total, taken, right = np.split(counts, 3, axis=1)
+    return _mean_of_held(2 * right, total + taken, total)
+
+
+def _mean_of_held(part: np.ndarray, whole: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=total > 0).mean(axis=1, where=total > 0)

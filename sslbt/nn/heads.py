@@ -28,7 +28,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = nn.Sequential(
-            nn.LayerNorm(encoder.channels), nn.Dropout(dropout), nn.Linear(encoder.channels, classes)
+            nn.BatchNorm1d(encoder.channels, affine=False), nn.Dropout(dropout), nn.Linear(encoder.channels, classes)
         )
 
     def forward(self, slices: Tensor) -> Tensor:

@@ -52,12 +52,12 @@ def hidden_error(restored: Tensor, slices: Tensor, hidden: Tensor) -> Tensor:
 def random_regions(count: int, size: int, share: tuple[float, float]) -> Tensor:
     """One rectangle a picture, (count, 1, size, size) bool, true inside.
 
-    Its area is a uniform share of the picture, its height to width ratio between 1:2 and 2:1 (log-uniform), its place
-    uniform among those where it fits whole.
+    Its area is a uniform share of the picture, its height to width ratio between 1:2 and 2:1 (log-uniform) or as near
+    to that as fits, its place uniform among those where it fits whole.
     """
     area = torch.empty(count).uniform_(*share) * size**2
     ratio = torch.exp2(torch.empty(count).uniform_(-1, 1))
-    height = (area * ratio).sqrt().round().clamp(1, size)
+    height = (area * ratio).sqrt().clamp_min(area / size).clamp_max(size).round().clamp_min(1)
     width = (area / height).round().clamp(1, size)
     top = (torch.rand(count) * (size - height + 1)).floor()
     left = (torch.rand(count) * (size - width + 1)).floor()

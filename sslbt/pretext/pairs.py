@@ -32,7 +32,7 @@ class Contrast(nn.Module):
     def loss(self, first: Tensor, second: Tensor, equal: Tensor, groups: Tensor) -> Tensor:
         """Loss of pairs of slices (pairs, 1, size, size); `equal` and `groups` as in `losses`."""
         together = self.projection(self.encoder.pooled(torch.cat([first, second])))
-        first, second = together.chunk(2)
+        first, second = together.float().chunk(2)
         if self.objective == "margin":
             return margin_loss(first, second, equal)
         return nt_xent(first, second, groups, self.temperature)
@@ -52,7 +52,8 @@ class Pairs:
         self.groups = pd.factorize(together)[0]  # rows of one group are never a negative pair
         self.members = [np.flatnonzero(by == value) for value in by.unique()]
         if len(np.unique(self.groups)) < 2:
-            raise UserError("all training slices are of one patient family: there is nobody to contrast with")
+            shared = "class" if kind == "label" else "patient family"
+            raise UserError(f"pairs={kind}: all training slices are of one {shared}; add others to contrast them with")
 
     def positive(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """(count, 2) rows; slices take turns as first, the second is another of its kind where there is one."""

@@ -17,6 +17,7 @@ from sslbt.steps.common import open_data, origin, refuse_leak
 from sslbt.tracking.models import CLASSIFIER, ENCODER, checkpoint_file
 from sslbt.tracking.run import Run
 from sslbt.training import checkpoint
+from sslbt.training.head import fit_head
 from sslbt.training.loop import Schedule, best_device, train
 from sslbt.training.tasks import Classify
 
@@ -46,6 +47,8 @@ def finetune(cfg: Finetune, run: Run) -> None:
     share = 0.0 if cfg.freeze else 1.0 if cfg.pretrained == SCRATCH else cfg.encoder_rate
     labels = torch.tensor(chosen.label.to_numpy()).to(device)
     task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch, share, len(cache.classes))
+    if cfg.pretrained != SCRATCH:
+        fit_head(model.to(device), cache.load(split.rows("train"), before["size"]), task.slices, labels)
     watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)
 
     schedule = Schedule(cfg.epochs, task.steps, cfg.learning_rate, seed=cfg.seed)

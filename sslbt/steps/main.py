@@ -9,7 +9,6 @@ from mlflow.exceptions import ExecutionException
 import sslbt
 from sslbt.config import STAGES, Main, Score
 from sslbt.data.cache import locate
-from sslbt.data.sources import fingerprint
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
 from sslbt.steps.evaluate import HEADLINE, NAMES
@@ -28,7 +27,7 @@ INTERVAL = ("", "_ci_low", "_ci_high")
 def main(cfg: Main, run: Run) -> None:
     """Prepare, pretrain both ways, fine-tune after each and from scratch, evaluate, register the best, score."""
     run.describe(f"main, {cfg.labels} labels", labels=cfg.labels)
-    steps = Steps(cfg, run)
+    steps = Steps(run)
     data = {"data": cfg.data, "split": cfg.split}
     training = data | {"preset": cfg.preset, "seed": cfg.seed}
 
@@ -56,10 +55,9 @@ def main(cfg: Main, run: Run) -> None:
 class Steps:
     """Runs entry points as child runs, or finds the finished run of an earlier call with the same inputs."""
 
-    def __init__(self, cfg: Main, run: Run) -> None:
+    def __init__(self, run: Run) -> None:
         if not (PROJECT / "MLproject").is_file():
             raise UserError(f"{PROJECT}: no MLproject file; main runs from a checkout of the repository")
-        self.data = fingerprint(locate(cfg.data))
         self.experiment = get_run(run.id).info.experiment_id
 
     def do(self, stage: str, **parameters: object) -> str:
@@ -68,7 +66,7 @@ class Steps:
         Raises:
             UserError: the step failed; it has said why.
         """
-        key = step_key(STAGES[stage].build(**parameters), self.data)
+        key = step_key(STAGES[stage].build(**parameters))
         done = f"attributes.status = 'FINISHED' and tags.key = '{key}'"
         for earlier in mlflow.search_runs([self.experiment], done, output_format="list", max_results=1):
             say(f"--- {stage}: reusing run {earlier.info.run_id} ({earlier.info.run_name})")

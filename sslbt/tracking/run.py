@@ -4,8 +4,7 @@ import hashlib
 import json
 import math
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +13,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
 
-from sslbt.config import Config, stage_of
-from sslbt.data.cache import Cache, cache_folder
+from sslbt.config import Config, Main, Prepare, stage_of
+from sslbt.data.cache import Cache, cache_folder, locate, prepare
+from sslbt.data.sources import fingerprint
 from sslbt.data.splits import Split
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest, code_version
@@ -23,14 +23,19 @@ from sslbt.tracking.code import code_digest, code_version
 CONFIG = "config/"  # `mlflow run` logs the raw parameters under their plain names
 
 
-def step_key(config: Config, data: str) -> str:
-    """Equal for steps whose parameters, data and code are equal.
+def step_key(config: Config) -> str:
+    """Equal for steps whose parameters, data and code are equal; run ids among the parameters stand for the rest.
 
-    Args:
-        config: the step's parameters; run ids among them stand for the steps before.
-        data: fingerprint of the data source.
+    Data count by content, wherever they lie; only `prepare`, which finds out the content, goes by names and times.
     """
-    facts = [stage_of(type(config)), config.model_dump(mode="json"), data, code_digest()]
+    values = config.model_dump(mode="json")
+    for name, value in values.items():
+        if name == "data":
+            reading = isinstance(config, Prepare | Main)
+            values[name] = fingerprint(locate(value)) if reading else prepare(value).digest
+        elif isinstance(value, str) and value and Path(value).expanduser().is_file():
+            values[name] = fingerprint(Path(value).expanduser())
+    facts = [stage_of(type(config)), values, code_digest()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -84,34 +89,26 @@ class Run:
         """Where a training of this step leaves what it needs to continue."""
         return cache_folder() / "unfinished" / f"{self.key}.safetensors"
 
-    def epochs(self, total: int) -> "Epochs":
-        """A reporter for a training of so many epochs."""
-        return Epochs(self, total)
+    def epochs(self, total: int) -> Callable[[int, dict[str, float]], None]:
+        """A reporter for a training of so many epochs: logs each one's metrics and says how far, how good, how long."""
 
+        def report(epoch: int, metrics: dict[str, float]) -> None:
+            self.metrics(metrics, step=epoch)
+            left = metrics["train/seconds"] * (total - epoch - 1)
+            good = [f"{name.split('/')[1]} {value:.3f}" for name, value in metrics.items() if name.startswith("probe/")]
+            say(f"epoch {epoch + 1}/{total}  loss {metrics['train/loss']:.4f}  {left:.0f} s left  {'  '.join(good)}")
 
-class Epochs:
-    """Logs the metrics of each epoch and says a line: how far, how good, how much longer."""
-
-    def __init__(self, run: Run, total: int) -> None:
-        self.run, self.total, self.began, self.first = run, total, time.monotonic(), -1
-
-    def __call__(self, epoch: int, metrics: dict[str, float]) -> None:
-        self.run.metrics(metrics, step=epoch)
-        if self.first < 0:
-            self.first = epoch
-        left = (time.monotonic() - self.began) / (epoch - self.first + 1) * (self.total - epoch - 1)
-        shown = [f"{name.split('/')[1]} {value:.3f}" for name, value in metrics.items() if name.startswith("probe/")]
-        say(f"epoch {epoch + 1}/{self.total}  loss {metrics['train/loss']:.4f}  {left:.0f} s left  {'  '.join(shown)}")
+        return report
 
 
 @contextmanager
-def start(config: Config, data: str = "") -> Iterator[Run]:
+def start(config: Config) -> Iterator[Run]:
     """A run for this step: the one `mlflow run` opened, or a new one.
 
     It ends FINISHED, FAILED where the step did, or KILLED where it was interrupted.
     """
     stage = stage_of(type(config))
-    key = step_key(config, data)
+    key = step_key(config)
     with mlflow.start_run(log_system_metrics=True) as active:
         mlflow.set_tags({"stage": stage, "key": key, "code_version": code_version(), "mlflow.runName": stage})
         values = config.model_dump(mode="json")

@@ -2,13 +2,12 @@
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from sslbt.errors import UserError
@@ -19,14 +18,13 @@ from sslbt.nn.heads import Classifier
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Write atomically: a kill leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
-    os.close(handle)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(whole, partial, {"about": json.dumps(about)})
+        partial.write_bytes(serialize(whole, {"about": json.dumps(about)}))
         os.replace(partial, path)
     finally:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -53,8 +51,10 @@ def save_encoder(path: Path, encoder: Encoder, about: dict[str, Any]) -> None:
 def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
     """The encoder of a checkpoint, also of a classifier's."""
     tensors, about = load(path)
-    encoder = Encoder(about.get("width", 0))
-    prefix = "encoder." if about.get("kind") == "classifier" else ""
+    if about.get("kind") not in ("encoder", "classifier"):
+        raise UserError(f"{path}: holds no encoder; give what a pretraining or a fine-tuning left")
+    encoder = Encoder(about["width"])
+    prefix = "encoder." if about["kind"] == "classifier" else ""
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     _fill(encoder, {name: tensor for name, tensor in own.items() if not name.startswith("head.")}, path)
     return encoder, about

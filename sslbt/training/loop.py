@@ -122,8 +122,8 @@ def best_device() -> torch.device:
 
 def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager:
     """bfloat16 where the hardware multiplies it natively: elsewhere it is slower than float32."""
-    native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    if device.type == "cuda" or native:
+    cpu = torch.cpu.get_capabilities()
+    if device.type == "cuda" or cpu.get("avx512_bf16") or cpu.get("amx_bf16"):
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 
@@ -131,7 +131,10 @@ def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager:
 def _continue(unfinished: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Metrics]:
     if not unfinished.exists():
         return []
-    tensors, about = checkpoint.load(unfinished)
+    try:
+        tensors, about = checkpoint.load(unfinished)
+    except UserError as error:
+        raise UserError(f"{error}; remove it to train from the beginning") from error
     checkpoint.unpack_optimizer(optimizer, tensors)
     model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")})
     return about["history"]

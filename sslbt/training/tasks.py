@@ -93,7 +93,7 @@ class Classify:
 
     @property
     def steps(self) -> int:
-        return max(16, len(self.slices) // self.batch)
+        return max(16, -(-len(self.slices) // self.batch))
 
     def parameters(self) -> list[ParameterGroup]:
         head = {"params": list(self.model.head.parameters()), "share": 1.0}
@@ -112,6 +112,6 @@ class Classify:
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         slices, labels = batch
-        counts = torch.bincount(self.labels, minlength=self.classes).clamp_min(1)
-        weight = counts.sum() / (len(counts) * counts)
-        return F.cross_entropy(self.model(slices).float(), labels, weight=weight, label_smoothing=0.1)
+        weight = 1 / torch.bincount(self.labels)[labels]  # every class counts the same
+        losses = F.cross_entropy(self.model(slices).float(), labels, label_smoothing=0.1, reduction="none")
+        return (losses * weight).sum() / weight.sum()

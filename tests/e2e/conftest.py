@@ -53,17 +53,16 @@ class Place:
         said = process.communicate(timeout=500)[0]
         return process.returncode, said
 
+    def stop(self, process: subprocess.Popen[str], number: int = signal.SIGKILL) -> str:
+        """Signal a process and all it started; what it says to that."""
+        os.killpg(process.pid, number)
+        return process.communicate(timeout=120)[0]
+
     def mlflow_run(self, *words: object) -> tuple[int, str]:
         return self.run("mlflow", "run", ROOT, "--env-manager", "local", *words)
 
     def runs(self, condition: str = "") -> list:
         return list(self.client.search_runs(["0"], condition, max_results=1000))
-
-
-def stop(process: subprocess.Popen, number: int = signal.SIGKILL) -> str:
-    """Signal a process and all it started; what it had said."""
-    os.killpg(process.pid, number)
-    return process.communicate(timeout=120)[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,81 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from sslbt.evaluation import figures
+from sslbt.pretext.masking import Restored
+
+CLASSES = ("meningioma", "glioma", "pituitary")
+
+
+def drawn(figure: Figure) -> Figure:
+    """It can be written."""
+    figure.savefig(io.BytesIO(), dpi=20)
+    return figure
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def pictures(figure: Figure) -> list[np.ndarray]:
+    return [np.asarray(image.get_array()) for axis in figure.axes for image in axis.get_images()]
+
+
+def test_slices_stand_in_the_row_of_their_class() -> None:
+    labels = np.array([0] * 20 + [1] * 3)
+    pixels = np.arange(23, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    figure = drawn(figures.slices_by_class(pixels, labels, CLASSES, " of a test"))
+    shown = [round(float(picture[0, 0]) * 255) for picture in pictures(figure)]
+    assert shown == [0, 2, 5, 8, 10, 13, 16, 19, 20, 21, 22]
+    assert texts(figure) == ["meningioma\n20 slices", "glioma\n3 slices", "pituitary\n0 slices"]
+
+
+def test_what_was_restored_is_set_into_the_picture() -> None:
+    slices, restored = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    hidden = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    hidden[:, :, 1:3, 1:3] = True
+    result = Restored(slices.masked_fill(hidden, 0.5), hidden, restored)
+    figure = drawn(figures.restoration(slices, result, epoch=4))
+    assert texts(figure) == ["as it is", "masked", "restored", "filled in"]
+    assert [picture.mean() for picture in pictures(figure)[::2]] == [0, 0.125, 1, 0.25]
+    assert "epoch 5" in figure.get_suptitle()
+
+
+def test_pairs_stand_one_above_the_other() -> None:
+    sides = [torch.full((3, 1, 4, 4), value) for value in (0.1, 0.2, 0.3, 0.4)]
+    figure = drawn(figures.pairs((sides[0], sides[1]), (sides[2], sides[3]), "patient"))
+    assert [float(picture[0, 0]) for picture in pictures(figure)] == pytest.approx(
+        [0.1] * 3 + [0.2] * 3 + [0.3] * 3 + [0.4] * 3
+    )
+
+
+def test_curves_show_whatever_was_measured_of_accuracy_at_its_epochs() -> None:
+    history = [{"train/loss": 3.0, "probe/knn_balanced_accuracy": 0.5}, {"train/loss": 2.0}, {"train/loss": 1.0}]
+    history[2]["probe/knn_balanced_accuracy"] = 0.7
+    left, right = drawn(figures.curves(history)).axes
+    assert left.lines[0].get_xydata().tolist() == [[1, 3], [2, 2], [3, 1]]
+    assert [line.get_label() for line in right.lines] == ["probe/knn_balanced_accuracy"]
+    assert right.lines[0].get_xydata().tolist() == [[1, 0.5], [3, 0.7]]
+
+
+def test_curves_without_any_accuracy() -> None:
+    assert drawn(figures.curves([{"train/loss": 1.0}])).axes[1].lines[:] == []
+
+
+def test_confusion_counts_true_classes_in_rows() -> None:
+    figure = drawn(figures.confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 2, 1]), CLASSES, "a title"))
+    assert texts(figure) == ["2\n67%", "0\n0%", "1\n33%", "0\n0%", "1\n100%", "0\n0%", "0\n0%", "0\n0%", "0\n0%"]
+    assert figure.axes[0].get_ylabel() == "true"
+
+
+def test_the_best_stands_on_top_with_its_interval() -> None:
+    rows = [("a", 0.5, 0.4, 0.6, True), ("b", 0.9, 0.8, 0.9, False), ("c", 0.7, 0.7, 0.8, True)]
+    axis = drawn(figures.comparison(rows, "accuracy", "a title")).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "c", "b"]
+    assert [patch.get_width() for patch in axis.patches] == [0.5, 0.7, 0.9]
+    ends = [container.errorbar.lines[2][0].get_segments()[0][:, 0].tolist() for container in axis.containers[1::2]]
+    assert ends == [pytest.approx(row[2:4]) for row in (rows[0], rows[2], rows[1])]

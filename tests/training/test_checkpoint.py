@@ -1,0 +1,193 @@
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sslbt.errors import UserError
+from sslbt.nn.encoder import Encoder
+from sslbt.nn.heads import Classifier
+from sslbt.training import checkpoint
+
+ABOUT = {"size": 64, "classes": ["a", "b", "c"], "temperature": 1.25, "seen": [["f", "1.mat"]]}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "some" / "where" / "net.safetensors"
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    model = Classifier(Encoder(4), 3)
+    model(torch.rand(4, 1, 32, 32))  # batch statistics that are not the first ones
+    return model
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_tensors_and_facts_come_back(path: Path) -> None:
+    tensors = {
+        "half": torch.randn(3, 4).to(torch.bfloat16),
+        "long": torch.tensor(2**40),
+        "strided": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+        "gradient": torch.randn(2, requires_grad=True),
+    }
+    checkpoint.save(path, tensors, {"über": [1, 2.5, None, "x"]})
+    found, about = checkpoint.load(path)
+    assert same(found, tensors)
+    assert {name: tensor.dtype for name, tensor in found.items()} == {n: t.dtype for n, t in tensors.items()}
+    assert about == {"über": [1, 2.5, None, "x"]}
+
+
+def test_others_may_read_what_the_umask_lets_them(path: Path) -> None:
+    checkpoint.save(path, {"a": torch.ones(1)}, {})
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("broken", ["write_bytes", "replace"])
+def test_a_failure_while_saving_leaves_the_old_file_and_nothing_else(
+    path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    checkpoint.save(path, {"a": torch.ones(1)}, {"epoch": 1})
+
+    def full(place: Path, what: object) -> None:
+        with open(place, "wb") as out:
+            out.write(b"the beginning")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path if broken == "write_bytes" else os, broken, full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(path, {"a": torch.zeros(1)}, {"epoch": 2})
+    monkeypatch.undo()
+    assert os.listdir(path.parent) == [path.name]
+    tensors, about = checkpoint.load(path)
+    assert (float(tensors["a"]), about) == (1, {"epoch": 1})
+
+
+def test_saving_again_replaces(path: Path) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(path, {"a": torch.full((2,), float(epoch))}, {"epoch": epoch})
+    assert checkpoint.load(path)[1] == {"epoch": 2}
+    assert os.listdir(path.parent) == [path.name]
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (os.environ["EVIL_FOLDER"],)
+
+
+def test_no_pickle_is_ever_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVIL_FOLDER", str(tmp_path / "evil"))
+    path = tmp_path / "net.safetensors"
+    torch.save({"a": Evil()}, path)
+    with pytest.raises(UserError, match=r"net\.safetensors: damaged or not a checkpoint"):
+        checkpoint.load(path)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path, path: Path) -> None:
+    with pytest.raises(UserError, match=r"net\.safetensors: no such checkpoint"):
+        checkpoint.load(path)
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+        checkpoint.load(tmp_path)
+    checkpoint.save(path, {"a": torch.randn(1000)}, {})
+    content = path.read_bytes()
+    for length in (0, 4, 40, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"net\.safetensors: damaged or not a checkpoint"):
+            checkpoint.load(path)
+
+
+def test_a_file_of_another_program_is_not_ours(path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True)
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+        checkpoint.load(path)
+    save_file({"a": torch.ones(1)}, path, {"about": "no json"})
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_an_encoder_comes_back(path: Path, classifier: Classifier) -> None:
+    checkpoint.save_encoder(path, classifier.encoder, {"size": 64})
+    encoder, about = checkpoint.load_encoder(path)
+    assert same(encoder.state_dict(), classifier.encoder.state_dict())
+    assert about == {"size": 64, "kind": "encoder", "width": 4}
+
+
+def test_a_classifier_comes_back_ready_to_score(path: Path, classifier: Classifier) -> None:
+    checkpoint.save_classifier(path, classifier, ABOUT)
+    model, about = checkpoint.load_classifier(path)
+    assert same(model.state_dict(), classifier.state_dict())
+    assert about == ABOUT | {"kind": "classifier", "width": 4}
+    assert not model.training
+    slices = torch.rand(3, 1, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model(slices), classifier.eval()(slices))
+
+
+def test_a_classifiers_encoder_can_be_taken_alone(path: Path, classifier: Classifier) -> None:
+    checkpoint.save_classifier(path, classifier, ABOUT)
+    encoder, about = checkpoint.load_encoder(path)
+    assert same(encoder.state_dict(), classifier.encoder.state_dict())
+    assert about["size"] == 64
+
+
+def test_an_encoder_is_no_classifier(path: Path, classifier: Classifier) -> None:
+    checkpoint.save_encoder(path, classifier.encoder, {"size": 64})
+    with pytest.raises(UserError, match=r"holds encoder, no classifier; fine-tune it first"):
+        checkpoint.load_classifier(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_unfinished_training_is_neither(path: Path) -> None:
+    checkpoint.save(path, {"encoder.stem.0.weight": torch.ones(4, 1, 3, 3)}, {"history": []})
+    with pytest.raises(UserError, match="holds no encoder"):
+        checkpoint.load_encoder(path)
+    with pytest.raises(UserError, match="no classifier"):
+        checkpoint.load_classifier(path)
+
+
+def test_weights_of_another_shape_are_refused(path: Path, classifier: Classifier) -> None:
+    checkpoint.save(path, classifier.state_dict(), ABOUT | {"kind": "classifier", "width": 8})
+    for load in (checkpoint.load_encoder, checkpoint.load_classifier):
+        with pytest.raises(UserError, match="weights do not fit"):
+            load(path)
+
+
+def test_an_optimiser_comes_back(path: Path, classifier: Classifier) -> None:
+    def optimise(model: Classifier) -> torch.optim.Optimizer:
+        return torch.optim.AdamW([{"params": model.encoder.parameters()}, {"params": model.head.parameters()}], 0.01)
+
+    def step(model: Classifier, optimizer: torch.optim.Optimizer, slices: Tensor) -> None:
+        optimizer.zero_grad()
+        model.eval()(slices).square().sum().backward()
+        optimizer.step()
+
+    slices = torch.rand(2, 1, 32, 32)
+    optimizer = optimise(classifier)
+    step(classifier, optimizer, slices)
+    tensors = classifier.state_dict() | checkpoint.pack_optimizer(optimizer)
+    checkpoint.save(path, tensors, {})
+
+    other = Classifier(Encoder(4), 3)
+    found, _ = checkpoint.load(path)
+    other.load_state_dict({name: tensor for name, tensor in found.items() if not name.startswith("optimizer.")})
+    resumed = optimise(other)
+    checkpoint.unpack_optimizer(resumed, found)
+    step(classifier, optimizer, slices)
+    step(other, resumed, slices)
+    assert same(other.state_dict(), classifier.state_dict())
+    fresh = Classifier(Encoder(4), 3)
+    fresh.load_state_dict({name: tensor for name, tensor in found.items() if not name.startswith("optimizer.")})
+    step(fresh, optimise(fresh), slices)
+    assert not same(fresh.state_dict(), classifier.state_dict())  # the moments matter
