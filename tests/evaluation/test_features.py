@@ -85,13 +85,15 @@ LABELS = np.repeat(OF_FAMILY, 5)
 
 def test_who_the_patient_is_does_not_help() -> None:
     # Every slice shows whose it is and nothing else; within a family that would tell the class.
-    generator = np.random.default_rng(0)
-    identity = np.repeat(generator.normal(0, 1, (40, 16)), 5, axis=0) + generator.normal(0, 0.01, (200, 16))
-    found = watch(identity, LABELS, FAMILIES)
-    assert found["probe/linear_balanced_accuracy"] < 0.65
-    assert found["probe/knn_balanced_accuracy"] < 0.65
+    judged = []
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        identity = np.repeat(generator.normal(0, 1, (40, 16)), 5, axis=0) + generator.normal(0, 0.01, (200, 16))
+        judged.append(watch(identity, LABELS, FAMILIES))
+    for name in ("probe/linear_balanced_accuracy", "probe/knn_balanced_accuracy"):
+        assert np.mean([found[name] for found in judged]) == pytest.approx(0.5, abs=0.1)
     leaking = watch(identity, LABELS, np.array([f"S{number}" for number in range(200)]))  # each slice its own family
-    assert leaking["probe/linear_balanced_accuracy"] > 0.95  # so the test above could have failed
+    assert leaking["probe/linear_balanced_accuracy"] > 0.8  # so the test above could have failed
 
 
 def test_what_shows_the_class_is_read() -> None:

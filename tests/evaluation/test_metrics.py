@@ -118,6 +118,7 @@ def test_calibrated_answers_have_little_calibration_error_and_overconfident_ones
     assert expected_calibration_error(labels, softmax(3 * logits, axis=1)) > 0.1
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
 def test_the_bootstrap_equals_measuring_every_sample_anew() -> None:
     predictions = draw(patients=12)
     found = bootstrap(predictions, draws=40, seed=3)
@@ -131,16 +132,9 @@ def test_the_bootstrap_equals_measuring_every_sample_anew() -> None:
         labels, predicted = predictions.labels[rows], predictions.predicted[rows]
         own = np.array([patients[name][0] for name in sampled])
         taken = np.array([patients[name][1].argmax() for name in sampled])
-        with pytest.warns(match="not in y_true") if len(set(own)) < len(set(taken)) else _quiet():
-            wanted = by_peer(labels, predicted) | {f"patient_{k}": v for k, v in by_peer(own, taken).items()}
+        wanted = by_peer(labels, predicted) | {f"patient_{name}": value for name, value in by_peer(own, taken).items()}
         del wanted["patient_macro_f1"]
         assert {name: float(draws[number]) for name, draws in found.items()} == pytest.approx(wanted)
-
-
-class _quiet:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def test_the_headline_is_the_sample_that_holds_everybody_once() -> None:
@@ -261,7 +255,9 @@ class TestSmallSets:
 
     def test_all_right(self) -> None:
         predictions = draw()
-        perfect = Predictions(predictions.labels, np.eye(3)[predictions.labels], predictions.families, predictions.files)
+        perfect = Predictions(
+            predictions.labels, np.eye(3)[predictions.labels], predictions.families, predictions.files
+        )
         found = evaluate(perfect, CLASSES)
         assert all(found[name] == found[f"{name}_ci_low"] == 1 for name in HEADLINE)
         assert (found["macro_auroc"], found["ece"], found["brier"]) == (1, 0, 0)

@@ -1,0 +1,92 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import sslbt
+from sslbt.data.preprocess import Preprocess, resize
+
+SAME = {"atol": 1e-4, "rtol": 0}
+Draw = Callable[..., np.ndarray]
+Answer = Callable[[np.ndarray], np.ndarray]
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("side", [(17, 300), (512, 512), (256, 256), (33, 129), (600, 64), (96, 96)])
+def test_the_file_answers_as_torch_at_any_size(
+    exported: Any, theirs: Answer, draw: Draw, side: tuple[int, int], batch: int
+) -> None:
+    image = draw(batch, *side)
+    found = theirs(image)
+    assert found.shape == (batch, 3)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(found, exported.ours(image), **SAME)
+
+
+def test_the_small_network_tells_pictures_apart(theirs: Answer, draw: Draw) -> None:
+    found = theirs(draw(20, 128, 128))  # were all answers alike, equality with torch would mean little
+    assert found.std(axis=0).max() > 0.05
+    assert len(set(found.argmax(axis=1))) > 1
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e9])
+def test_the_file_answers_as_torch_at_any_scale(exported: Any, theirs: Answer, draw: Draw, scale: float) -> None:
+    image = draw(2, 200, 150) * np.float32(scale)
+    np.testing.assert_allclose(theirs(image), exported.ours(image), **SAME)
+    np.testing.assert_allclose(theirs(image), theirs(draw(2, 200, 150)), atol=1e-3)
+
+
+def test_an_offset_changes_nothing(theirs: Answer, draw: Draw) -> None:
+    image = draw(3, 180, 180)
+    for moved in (image + 100, 7 * image - 1000, image * 0.01):
+        np.testing.assert_allclose(theirs(moved), theirs(image), atol=1e-3)
+    assert np.abs(theirs(image**2) - theirs(image)).max() > 0.01  # though it does look at the greys
+
+
+def test_a_slice_is_scored_the_same_alone_and_in_company(theirs: Answer, draw: Draw) -> None:
+    image = draw(5, 200, 150)
+    alone = np.concatenate([theirs(own[None]) for own in image])
+    np.testing.assert_allclose(theirs(image), alone, **SAME)
+
+
+def test_a_flat_picture_gives_numbers(exported: Any, theirs: Answer) -> None:
+    for value in (0, 5):
+        image = np.full((1, 64, 64), value, np.float32)
+        assert np.isfinite(theirs(image)).all()
+        np.testing.assert_allclose(theirs(image), exported.ours(image), **SAME)
+
+
+def test_the_temperature_is_inside(exported: Any, theirs: Answer, draw: Draw) -> None:
+    image = draw(3, 100, 100)
+    with torch.no_grad():
+        logits = exported.model.classifier(resize(Preprocess()(torch.from_numpy(image)), 96)).numpy()
+    found = np.log(theirs(image)) * exported.about["temperature"]
+    np.testing.assert_allclose(np.diff(found), np.diff(logits), atol=2e-3)
+
+
+def test_the_file_says_what_it_is(exported: Any) -> None:
+    session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    (image,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.type, probabilities.name) == ("image", "tensor(float)", "probabilities")
+    assert all(isinstance(length, str) for length in image.shape)  # every axis is free
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["classes"]) == exported.about["classes"]
+    assert {name: facts[name] for name in ("run_id", "code_version", "data_digest", "split_hash")} == {
+        name: exported.about[name] for name in ("run_id", "code_version", "data_digest", "split_hash")
+    }
+    assert float(facts["temperature"]) == 1.7
+    assert float(facts["abstain_below"]) == 0.5
+    assert facts["synthetic"] == "true"
+    assert facts["version"] == sslbt.__version__
+    assert "research use only" in facts["license"]
+
+
+def test_the_file_is_whole_in_itself(exported: Any) -> None:
+    assert [file.name for file in exported.path.parent.iterdir()] == [exported.path.name]
+    onnx.checker.check_model(onnx.load(exported.path), full_check=True)

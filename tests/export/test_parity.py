@@ -1,0 +1,70 @@
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from sslbt.errors import UserError
+from sslbt.export.onnx import Deployed
+from sslbt.export.parity import TOLERANCE, check
+
+Draw = Callable[..., np.ndarray]
+
+
+def pictures(draw: Draw) -> list[np.ndarray]:
+    return [draw(1, *side, seed=seed)[0] for seed, side in enumerate([(96, 96), (200, 128), (512, 512)])]
+
+
+def test_the_file_of_a_network_equals_it(exported: Any, draw: Draw) -> None:
+    found = check(exported.model, exported.path, iter(pictures(draw)))
+    assert found.slices == 3
+    assert 0 <= found.difference < TOLERANCE
+
+
+def test_pixels_of_any_type_are_compared(exported: Any, draw: Draw) -> None:
+    whole = [picture.astype(np.uint16) for picture in pictures(draw)]
+    assert check(exported.model, exported.path, whole).slices == 3
+    assert check(exported.model, exported.path, []).slices == 0
+
+
+@pytest.mark.parametrize("change", ["weights", "statistics", "temperature", "size"])
+def test_another_network_is_refused(exported: Any, draw: Draw, change: str) -> None:
+    other = copy.deepcopy(exported.model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        if change == "weights":
+            for weights in other.classifier.encoder.parameters():
+                weights.mul_(1 + 0.05 * torch.randn_like(weights))
+        elif change == "statistics":
+            other.classifier.encoder.stem[1].running_mean.add_(0.2)
+    if change == "temperature":
+        other.temperature *= 1.05
+    elif change == "size":
+        other = Deployed(other.classifier, 80, other.temperature)
+    with pytest.raises(UserError, match=r"net\.onnx: slice 1 differs from torch by .*; it is not registered"):
+        check(other, exported.path, pictures(draw))
+
+
+def test_a_file_that_answers_with_no_number_is_refused(exported: Any, draw: Draw, tmp_path: Path) -> None:
+    broken = onnx.load(exported.path)
+    weights = max(broken.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    weights.CopyFrom(numpy_helper.from_array(np.full(list(weights.dims), np.nan, np.float32), weights.name))
+    onnx.save_model(broken, tmp_path / "broken.onnx")
+    with pytest.raises(UserError, match=r"broken\.onnx: slice 1 differs from torch by nan"):
+        check(exported.model, tmp_path / "broken.onnx", pictures(draw))
+
+
+def test_the_slice_that_differs_is_named(exported: Any, draw: Draw) -> None:
+    class Sometimes(Deployed):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            probabilities = super().forward(image)
+            return probabilities.flip(1) if image.shape[1] == 200 else probabilities
+
+    other = Sometimes(exported.model.classifier, 96, exported.model.temperature).eval()
+    with pytest.raises(UserError, match="slice 2 differs"):
+        check(other, exported.path, pictures(draw))
