@@ -44,17 +44,20 @@ def finetune(cfg: Finetune, run: Run) -> None:
 
     model = Classifier(encoder, len(cache.classes))
     device = best_device()
-    share = 0.0 if cfg.freeze else 1.0 if cfg.pretrained == SCRATCH else cfg.encoder_rate
+    share = 1.0 if cfg.pretrained == SCRATCH else cfg.encoder_rate
     labels = torch.tensor(chosen.label.to_numpy()).to(device)
     task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch, share, len(cache.classes))
-    if cfg.pretrained != SCRATCH:
+    if cfg.freeze or cfg.pretrained != SCRATCH:
         fit_head(model.to(device), cache.load(split.rows("train"), before["size"]), task.slices, labels)
     watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)
 
-    schedule = Schedule(cfg.epochs, task.steps, cfg.learning_rate, seed=cfg.seed)
-    history = train(task, schedule, run.unfinished, [watch], run.epochs(cfg.epochs))
+    if cfg.freeze:  # the fitted layers are all there is to train
+        run.metrics(watch(0, model), step=0)
+    else:
+        schedule = Schedule(cfg.epochs, task.steps, cfg.learning_rate, seed=cfg.seed)
+        history = train(task, schedule, run.unfinished, [watch], run.epochs(cfg.epochs))
+        run.figure("pictures/curves.png", figures.curves(history))
 
-    run.figure("pictures/curves.png", figures.curves(history))
     facts = {
         "size": before["size"],
         "way": before["way"],

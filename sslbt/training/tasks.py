@@ -88,7 +88,7 @@ class Classify:
     slices: Tensor
     labels: Tensor
     batch: int
-    encoder_share: float  # of the learning rate; 0 leaves the encoder as it is
+    encoder_share: float  # of the learning rate
     classes: int
 
     @property
@@ -97,15 +97,11 @@ class Classify:
 
     def parameters(self) -> list[ParameterGroup]:
         head = {"params": list(self.model.head.parameters()), "share": 1.0}
-        if not self.encoder_share:
-            return [head]
         return [{"params": list(self.model.encoder.parameters()), "share": self.encoder_share}, head]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         rounds = -(-self.steps * self.batch // len(self.slices))
         order = torch.cat([torch.randperm(len(self.slices)) for _ in range(rounds)])
-        if not self.encoder_share:
-            self.model.encoder.requires_grad_(False).eval()  # its batch statistics stay too
         for step in range(self.steps):
             chosen = order[step * self.batch : (step + 1) * self.batch]
             yield STRONG(self.slices[chosen]), self.labels[chosen]

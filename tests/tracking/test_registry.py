@@ -1,0 +1,69 @@
+"""Which evaluation is best, and how aliases move."""
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from sslbt.errors import UserError
+from sslbt.tracking import registry
+
+METRIC = "test/patient_balanced_accuracy"
+NAME = "brain-tumor-classifier"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    before = mlflow.get_tracking_uri()
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    yield MlflowClient(uri)
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def experiment(client, request):
+    return client.create_experiment(request.node.name)
+
+
+def evaluation(client, experiment, score, start, status="FINISHED", stage="evaluate", **tags):
+    tags = {"stage": stage, "data_digest": "d", "split_hash": "s", "split": "patient"} | tags
+    run = client.create_run(experiment, start_time=start, tags=tags, run_name=f"run at {start}")
+    if score is not None:
+        client.log_metric(run.info.run_id, METRIC, score)
+    client.set_terminated(run.info.run_id, status)
+    return run.info.run_id
+
+
+def test_the_best_of_the_newest_test_patients_wins_and_others_are_named(client, experiment):
+    evaluation(client, experiment, 0.99, 1, split_hash="other patients")
+    evaluation(client, experiment, 0.98, 2, data_digest="other data")
+    best = evaluation(client, experiment, 0.80, 3)
+    evaluation(client, experiment, 0.97, 4, status="FAILED")
+    evaluation(client, experiment, 0.96, 5, stage="finetune")
+    evaluation(client, experiment, None, 6)
+    evaluation(client, experiment, 0.95, 7, split="none")
+    evaluation(client, experiment, 0.70, 8)
+    found = registry.find_best(experiment, METRIC)
+    assert found.run.info.run_id == best
+    assert [name.split(" (")[0] for name in found.left_out] == ["run at 2", "run at 1"]
+
+
+def test_nothing_to_choose_from_is_said(client, experiment):
+    evaluation(client, experiment, 0.9, 1)
+    with pytest.raises(UserError, match="metric=test/beauty: no finished evaluation"):
+        registry.find_best(experiment, "test/beauty")
+
+
+def test_promotion_keeps_the_way_back(client):
+    client.create_registered_model(NAME)
+    one, two, three = (client.create_model_version(NAME, f"file:///nowhere/{number}") for number in range(3))
+    assert registry.champion(NAME) is None
+    registry.promote(NAME, one)
+    assert registry.champion(NAME).version == one.version
+    assert registry.PREVIOUS not in client.get_registered_model(NAME).aliases
+    registry.promote(NAME, two)
+    registry.promote(NAME, two)
+    assert client.get_model_version_by_alias(NAME, registry.PREVIOUS).version == one.version
+    registry.promote(NAME, three)
+    assert registry.champion(NAME).version == three.version
+    assert client.get_model_version_by_alias(NAME, registry.PREVIOUS).version == two.version
