@@ -136,7 +136,6 @@ class Finetune(Training):
     labels: Labels = "12"
     pretrained: Annotated[str, Field(description="a pretraining's run id, a checkpoint file, or none")] = "none"
     freeze: Annotated[bool, Field(description="leave the encoder as it is and fit the added layers only")] = False
-    encoder_rate: float = from_preset("the pretrained encoder's share of the learning rate", gt=0, le=1)
     size: int = from_preset("side in pixels where nothing is pretrained", ge=32, le=256, multiple_of=16)
     width: int = from_preset("encoder's width where nothing is pretrained", ge=4, le=256, multiple_of=2)
 

@@ -109,7 +109,7 @@ def _fill(folder: Path, source: Path, synthetic: bool) -> None:
             if Path(name).name == "cvind.mat":
                 folds = read_folds(read(), name)
                 continue
-            if not name.endswith(".mat"):
+            if not name.lower().endswith(".mat"):
                 raise UserError(f"{name}: only the dataset's .mat files can be prepared; remove it or convert it")
             found = read_mat(read(), name)
             raw = torch.from_numpy(found.pixels.astype(np.float32))
@@ -123,7 +123,7 @@ def _fill(folder: Path, source: Path, synthetic: bool) -> None:
     if table.file.duplicated().any():
         raise UserError(f"{source}: holds {table.file[table.file.duplicated()].iloc[0]} twice; remove one of them")
     table["fold"] = [_fold(folds, name) for name in table.file]
-    table.to_csv(folder / "table.csv", index=False)
+    table.to_csv(folder / "table.csv", index=False, lineterminator="\n")  # the digest is the same on Windows
     content = hashlib.sha256((folder / "table.csv").read_bytes())
     with open(folder / "pixels.bin", "rb") as f:
         for block in iter(lambda: f.read(2**24), b""):
@@ -133,11 +133,13 @@ def _fill(folder: Path, source: Path, synthetic: bool) -> None:
 
 
 def _fold(folds: np.ndarray, name: str) -> int:
-    number = int(Path(name).stem) if Path(name).stem.isdigit() else 0
+    number = int(Path(name).stem) if Path(name).stem.isdecimal() else 0
     return int(folds[number - 1]) if 0 < number <= len(folds) else 0
 
 
 def _open(folder: Path) -> Cache:
-    table = pd.read_csv(folder / "table.csv", dtype={"file": str, "patient": str, "family": str})
+    table = pd.read_csv(
+        folder / "table.csv", dtype={"file": str, "patient": str, "family": str}, keep_default_na=False
+    )  # "NA" is a patient like any other
     pixels = np.memmap(folder / "pixels.bin", np.uint8, "r", shape=(len(table), SIDE, SIDE))
     return Cache(pixels, table, **json.loads((folder / "about.json").read_text()))

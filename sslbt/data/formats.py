@@ -14,6 +14,15 @@ from sslbt.errors import UserError
 
 MAX_PIXELS = 64_000_000
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+UNREADABLE = (
+    OSError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+)  # what h5py raises
 SUFFIXES = (".mat", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -48,14 +57,16 @@ def read_mat(data: bytes, name: str) -> Slice:
 
     Raises:
         UserError: truncated or not MATLAB v7.3, a field is missing, the label is not 1, 2 or 3, the PID is
-            empty, or the pixels can't be used.
+            empty or no text, or the pixels can't be used.
     """
     fields = _matlab(data, name, "image", "label", "PID")
     label = fields["label"]
     if label not in (1, 2, 3):
         raise UserError(f"{name}: label {label:g} is none of 1 (meningioma), 2 (glioma), 3 (pituitary tumour)")
-    if not fields["PID"]:
-        raise UserError(f"{name}: the patient number (PID) is empty; without it no split by patient is possible")
+    if not fields["PID"] or not fields["PID"].isprintable():
+        raise UserError(
+            f"{name}: the patient number (PID) is empty or no text; without it no split by patient is possible"
+        )
     return Slice(check_pixels(fields["image"], name), int(label), fields["PID"])
 
 
@@ -80,8 +91,8 @@ def read_folds(data: bytes, name: str) -> np.ndarray:
     """The dataset's official five folds, `cvind.mat`: entry i is the fold (1..5) of file i + 1, 0 where unknown."""
     try:
         with h5py.File(io.BytesIO(data), "r") as f:
-            return np.asarray(f["cvind"][()]).ravel().astype(int)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+            return np.asarray(_dataset(f, "cvind")[()]).ravel().astype(int)
+    except UNREADABLE as error:
         raise UserError(f"{name}: not the dataset's cvind.mat ({_first_line(error)}); download it again") from error
 
 
@@ -89,14 +100,28 @@ def _matlab(data: bytes, name: str, *wanted: str) -> dict:
     read = {"image": _image, "label": _number, "PID": _text}
     try:
         with h5py.File(io.BytesIO(data), "r") as f:
-            return {field: read[field](f["cjdata"][field]) for field in wanted}
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:
+            return {field: read[field](_dataset(f, "cjdata", field)) for field in wanted}
+    except UNREADABLE as error:
         raise UserError(
             f"{name}: truncated or not a file of the dataset ({_first_line(error)}); download it again"
         ) from error
 
 
+def _dataset(file: h5py.File, *path: str) -> h5py.Dataset:
+    """What lies at a path within this very file; HDF5 can also send its reader to other files of the machine."""
+    found = file
+    for name in path:
+        if not isinstance(found.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is missing or a link")
+        found = found[name]
+    if found.external or found.is_virtual:
+        raise ValueError(f"{path[-1]} lies in another file")
+    return found
+
+
 def _image(field: h5py.Dataset) -> np.ndarray:
+    if field.dtype.kind not in "biuf":
+        raise ValueError(f"pixels of type {field.dtype}")
     if field.size > MAX_PIXELS:
         raise ValueError(f"{field.size} pixels are more than can be read")
     return np.asarray(field[()]).T  # HDF5 holds MATLAB's columns as rows

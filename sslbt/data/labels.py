@@ -31,7 +31,7 @@ def choose_labels(split: Split, labels: str, seed: int, classes: tuple[str, ...]
     if labels == "all":
         return train.index.to_numpy()
     number = labels.rstrip("%p")
-    if not number.isdigit() or len(labels) - len(number) > 1:
+    if not number.isdecimal() or len(labels) - len(number) > 1:
         raise UserError(f"labels={labels}: give {FORMS}")
     if labels.endswith("p"):
         return _patients(train, int(number), seed)
@@ -73,13 +73,16 @@ def _patients(train: pd.DataFrame, count: int, seed: int) -> np.ndarray:
 def _from_csv(train: pd.DataFrame, path: Path, classes: tuple[str, ...]) -> np.ndarray:
     try:
         given = pd.read_csv(path, dtype=str)
-        wanted = dict(zip(given["file"], given["class"], strict=True))
+        wanted = list(zip(given["file"], given["class"], strict=True))
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"labels={path}: can't be read as a CSV with the columns file and class ({error})") from error
     known = {file: (row, classes[label]) for row, file, label in zip(train.index, train.file, train.label, strict=True)}
-    for file, name in wanted.items():
+    for file, name in wanted:
         if file not in known:
             raise UserError(f"labels={path}: {file} is not a training slice of this split; label another one")
         if name != known[file][1]:
             raise UserError(f"labels={path}: {file} is labelled {name!r}, but the data says {known[file][1]!r}")
-    return np.sort([known[file][0] for file in wanted])
+    missing = {name for _, name in known.values()} - {name for _, name in wanted}
+    if missing:
+        raise UserError(f"labels={path}: no slice is labelled {min(missing)}; label at least one of every class")
+    return np.unique([known[file][0] for file, _ in wanted])

@@ -5,10 +5,13 @@ Torch-free, so that the scoring service can use it. Nothing is ever unpacked to 
 
 import hashlib
 import io
+import lzma
+import os
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sslbt.data.formats import SUFFIXES
@@ -27,51 +30,75 @@ def iterate(source: Path) -> Iterator[File]:
     Raises:
         UserError: the source is missing or unreadable, a zip is damaged or beyond the limits, or nothing is in it.
     """
-    if not source.exists():
-        raise UserError(f"{source}: no such folder or file; give a folder of slices or the downloaded zip")
-    try:
+    with _explained(source):
+        _check_present(source)
         if source.is_dir():
-            files = [(p.relative_to(source).as_posix(), _reader(p)) for p in source.rglob("*") if _wanted(p.name)]
-            yield from _found(iter(sorted(files, key=lambda f: natural(f[0]))), source)
+            files = [(path.relative_to(source).as_posix(), _reader(path)) for path in _walk(source)]
+            yield from _found(iter(sorted(files, key=lambda file: natural(file[0]))), source)
         elif source.suffix.lower() == ".zip":
-            with zipfile.ZipFile(source) as archive:
+            with _open_zip(source, str(source)) as archive:
                 yield from _found(_members(archive, str(source), 1), source)
         elif _wanted(source.name):
             yield source.name, _reader(source)
         else:
             raise UserError(f"{source}: neither a folder, a zip, nor one of {', '.join(SUFFIXES)}")
-    except PermissionError as error:
-        raise UserError(f"{error.filename or source}: no permission to read it; change its owner or mode") from error
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(f"{source}: damaged or not a zip ({error}); download it again") from error
 
 
 def fingerprint(source: Path) -> str:
-    """Changes whenever a file of the source is added, removed, resized or written again; reads no content."""
-    if not source.exists():
-        raise UserError(f"{source}: no such folder or file; give a folder of slices or the downloaded zip")
-    paths = sorted(p for p in source.rglob("*") if _wanted(p.name)) if source.is_dir() else [source]
+    """Changes whenever a file of the source is added, removed, resized or written again; reads no content.
+
+    Raises:
+        UserError: the source is missing or unreadable.
+    """
     seen = hashlib.sha256()
-    for path in paths:
-        status = path.stat()
-        seen.update(f"{path.relative_to(source)}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    with _explained(source):
+        _check_present(source)
+        for path in sorted(_walk(source)) if source.is_dir() else [source]:
+            status = path.stat()
+            seen.update(os.fsencode(f"{path.relative_to(source)}|{status.st_size}|{status.st_mtime_ns}\n"))
     return seen.hexdigest()[:16]
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Sorting key that takes runs of digits as numbers."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"\d+|\D+", name)]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d+|\D+", name)]
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever the system says against reading becomes one sentence."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or path
+        raise UserError(f"{name}: can't be read ({error.strerror or error}); check the file and its mode") from error
+
+
+def _check_present(source: Path) -> None:
+    if not source.exists():
+        raise UserError(f"{source}: no such folder or file; give a folder of slices or the downloaded zip")
 
 
 def _wanted(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and not Path(name).name.startswith(".")
 
 
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file that may hold a slice. A subfolder that can't be read is an error, not a gap in the data."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for parent, _, names in os.walk(folder, onerror=stop):
+        yield from (Path(parent, name) for name in names if _wanted(name))
+
+
 def _reader(path: Path) -> Callable[[], bytes]:
     def read() -> bytes:
-        if path.stat().st_size > MAX_FILE:
-            raise UserError(f"{path}: {path.stat().st_size} bytes; a slice of up to {MAX_FILE} bytes can be read")
-        return path.read_bytes()
+        with _explained(path):
+            if path.stat().st_size > MAX_FILE:
+                raise UserError(f"{path}: {path.stat().st_size} bytes; a slice of up to {MAX_FILE} bytes can be read")
+            return path.read_bytes()
 
     return read
 
@@ -84,25 +111,38 @@ def _found(files: Iterator[File], source: Path) -> Iterator[File]:
     yield from files
 
 
+def _open_zip(file: Path | io.BytesIO, where: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise UserError(f"{where}: damaged or not a zip ({error}); download it again") from error
+
+
 def _members(archive: zipfile.ZipFile, where: str, depth: int) -> Iterator[File]:
     for member in sorted(archive.infolist(), key=lambda m: natural(m.filename)):
-        if _wanted(member.filename) and not member.filename.startswith("__MACOSX/"):
+        if member.is_dir() or member.filename.startswith("__MACOSX/"):
+            continue
+        if _wanted(member.filename):
             yield member.filename, _unpacker(archive, member, where, MAX_FILE)
         elif member.filename.lower().endswith(".zip"):
             if depth == MAX_DEPTH:
                 raise UserError(f"{where}: zips nested deeper than {MAX_DEPTH}; unpack it and give the folder")
             data = _unpacker(archive, member, where, MAX_INNER_ZIP)()
-            with zipfile.ZipFile(io.BytesIO(data)) as inner:
-                yield from _members(inner, f"{where}/{member.filename}", depth + 1)
+            inside = f"{where}/{member.filename}"
+            with _open_zip(io.BytesIO(data), inside) as inner:
+                yield from _members(inner, inside, depth + 1)
 
 
 def _unpacker(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, limit: int) -> Callable[[], bytes]:
     def read() -> bytes:
-        if member.file_size > limit:  # zipfile never unpacks more than the size stated here
+        if member.file_size > limit:
             raise UserError(f"{where}/{member.filename}: {member.file_size} bytes unpacked, more than {limit}")
         try:
-            return archive.read(member)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error) as error:
+            with archive.open(member) as stream:
+                return stream.read(
+                    member.file_size
+                )  # without a number it unpacks more, should the stated size be a lie
+        except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise UserError(f"{where}/{member.filename}: can't be unpacked ({error}); download it again") from error
 
     return read

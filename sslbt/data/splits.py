@@ -26,7 +26,7 @@ class Split:
 
     @property
     def hash(self) -> str:
-        return hashlib.sha256(self.table.to_csv(index=False).encode()).hexdigest()[:16]
+        return hashlib.sha256(self.table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()[:16]
 
     def rows(self, part: str) -> np.ndarray:
         """Row numbers of one part."""
@@ -45,11 +45,11 @@ def make_split(table: pd.DataFrame, name: str) -> Split:
     Raises:
         UserError: an unknown name, or too few families to fill every part with every class.
     """
-    kind, _, number = name.partition(":")
-    fold = int(number) if number.isdigit() else 1
-    if kind == "patient" and 1 <= fold <= FOLDS:
+    kind, _, number = ("patient:1" if name == "patient" else name).partition(":")
+    fold = int(number) if number in map(str, range(1, FOLDS + 1)) else None
+    if kind == "patient" and fold:
         part, warning = _by_family(table, _test_families(table, fold)), ""
-    elif kind == "official" and number and 1 <= fold <= FOLDS:
+    elif kind == "official" and fold:
         part, warning = _official(table, fold)
     elif name == "slices":
         part = _by_slice(table)

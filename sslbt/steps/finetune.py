@@ -44,9 +44,8 @@ def finetune(cfg: Finetune, run: Run) -> None:
 
     model = Classifier(encoder, len(cache.classes))
     device = best_device()
-    share = 1.0 if cfg.pretrained == SCRATCH else cfg.encoder_rate
     labels = torch.tensor(chosen.label.to_numpy()).to(device)
-    task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch, share, len(cache.classes))
+    task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch, len(cache.classes))
     if cfg.freeze or cfg.pretrained != SCRATCH:
         fit_head(model.to(device), cache.load(split.rows("train"), before["size"]), task.slices, labels)
     watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)

@@ -15,7 +15,6 @@ from sslbt.errors import UserError
 from sslbt.training import checkpoint
 
 Metrics = dict[str, float]
-ParameterGroup = dict[str, Any]
 
 
 class Task(Protocol):
@@ -23,10 +22,6 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module: ...
-
-    def parameters(self) -> list[ParameterGroup]:
-        """What to optimise; `share` scales the learning rate of a group."""
-        ...
 
     def batches(self) -> Iterator[Any]:
         """The batches of one epoch; all chance comes from torch's and the loop's seeding."""
@@ -64,7 +59,7 @@ def train(task: Task, schedule: Schedule, unfinished: Path, watch: list[Watcher]
     device = best_device()
     model = task.model.to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(task.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay)
     history = _continue(unfinished, model, optimizer)
     for epoch, metrics in enumerate(history):
         report(epoch, metrics)
@@ -77,7 +72,7 @@ def train(task: Task, schedule: Schedule, unfinished: Path, watch: list[Watcher]
         # 2. one pass: rate, loss, gradient, step
         for step, batch in enumerate(task.batches()):
             for group in optimizer.param_groups:
-                group["lr"] = group["share"] * rate(schedule, epoch * schedule.steps_per_epoch + step)
+                group["lr"] = rate(schedule, epoch * schedule.steps_per_epoch + step)
             with mixed_precision(device):
                 loss = task.loss(batch)
             optimizer.zero_grad()
@@ -90,7 +85,7 @@ def train(task: Task, schedule: Schedule, unfinished: Path, watch: list[Watcher]
         mean = float(total) / schedule.steps_per_epoch
         if not math.isfinite(mean):
             raise UserError(f"the loss is {mean} in epoch {epoch}; lower --learning-rate and run the command again")
-        metrics = {"train/loss": mean, "train/learning_rate": optimizer.param_groups[-1]["lr"]}
+        metrics = {"train/loss": mean, "train/learning_rate": optimizer.param_groups[0]["lr"]}
         metrics["train/seconds"] = time.perf_counter() - began
         model.eval()
         with torch.no_grad():

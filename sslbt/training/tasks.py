@@ -12,7 +12,6 @@ from sslbt.nn.heads import Classifier
 from sslbt.pretext.masking import Restoration
 from sslbt.pretext.pairs import Contrast, Pairs
 from sslbt.training.augment import STRONG, WEAK
-from sslbt.training.loop import ParameterGroup
 
 
 @dataclass
@@ -26,9 +25,6 @@ class Restore:
     @property
     def steps(self) -> int:
         return max(1, len(self.slices) // self.batch)
-
-    def parameters(self) -> list[ParameterGroup]:
-        return [{"params": list(self.model.parameters()), "share": 1.0}]
 
     def batches(self) -> Iterator[Tensor]:
         order = torch.randperm(len(self.slices))
@@ -58,9 +54,6 @@ class Compare:
     def steps(self) -> int:
         return max(1, self._all // self.batch)
 
-    def parameters(self) -> list[ParameterGroup]:
-        return [{"params": list(self.model.parameters()), "share": 1.0}]
-
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         generator = np.random.default_rng(int(torch.randint(2**31, ())))
         rows = self.pairs.positive(self.count, generator)
@@ -88,16 +81,11 @@ class Classify:
     slices: Tensor
     labels: Tensor
     batch: int
-    encoder_share: float  # of the learning rate
     classes: int
 
     @property
     def steps(self) -> int:
         return max(16, -(-len(self.slices) // self.batch))
-
-    def parameters(self) -> list[ParameterGroup]:
-        head = {"params": list(self.model.head.parameters()), "share": 1.0}
-        return [{"params": list(self.model.encoder.parameters()), "share": self.encoder_share}, head]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         rounds = -(-self.steps * self.batch // len(self.slices))
