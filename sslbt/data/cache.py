@@ -123,7 +123,7 @@ def _fill(folder: Path, source: Path, synthetic: bool) -> None:
     if table.file.duplicated().any():
         raise UserError(f"{source}: holds {table.file[table.file.duplicated()].iloc[0]} twice; remove one of them")
     table["fold"] = [_fold(folds, name) for name in table.file]
-    table.to_csv(folder / "table.csv", index=False, lineterminator="\n")  # the digest is the same on Windows
+    table.to_csv(folder / "table.csv", index=False, lineterminator="\n")  # on Windows too: same digest
     content = hashlib.sha256((folder / "table.csv").read_bytes())
     with open(folder / "pixels.bin", "rb") as f:
         for block in iter(lambda: f.read(2**24), b""):
@@ -138,8 +138,7 @@ def _fold(folds: np.ndarray, name: str) -> int:
 
 
 def _open(folder: Path) -> Cache:
-    table = pd.read_csv(
-        folder / "table.csv", dtype={"file": str, "patient": str, "family": str}, keep_default_na=False
-    )  # "NA" is a patient like any other
+    text = {"file": str, "patient": str, "family": str}
+    table = pd.read_csv(folder / "table.csv", dtype=text, keep_default_na=False)  # "NA" is a patient like any other
     pixels = np.memmap(folder / "pixels.bin", np.uint8, "r", shape=(len(table), SIDE, SIDE))
     return Cache(pixels, table, **json.loads((folder / "about.json").read_text()))

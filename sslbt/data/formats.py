@@ -14,15 +14,8 @@ from sslbt.errors import UserError
 
 MAX_PIXELS = 64_000_000
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-UNREADABLE = (
-    OSError,
-    LookupError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-)  # what h5py raises
+# What h5py raises, and what is raised where a file holds something else than the dataset's fields.
+UNREADABLE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError)
 SUFFIXES = (".mat", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -33,6 +26,7 @@ class Slice:
     pixels: np.ndarray  # (height, width), the file's own number type, upright
     label: int  # 1 meningioma, 2 glioma, 3 pituitary tumour
     patient: str
+    synthetic: bool  # a phantom, see `matfile.write_mat`
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
@@ -59,15 +53,13 @@ def read_mat(data: bytes, name: str) -> Slice:
         UserError: truncated or not MATLAB v7.3, a field is missing, the label is not 1, 2 or 3, the PID is
             empty or no text, or the pixels can't be used.
     """
-    fields = _matlab(data, name, "image", "label", "PID")
+    fields = _matlab(data, name, "image", "label", "PID", "synthetic")
     label = fields["label"]
     if label not in (1, 2, 3):
         raise UserError(f"{name}: label {label:g} is none of 1 (meningioma), 2 (glioma), 3 (pituitary tumour)")
     if not fields["PID"] or not fields["PID"].isprintable():
-        raise UserError(
-            f"{name}: the patient number (PID) is empty or no text; without it no split by patient is possible"
-        )
-    return Slice(check_pixels(fields["image"], name), int(label), fields["PID"])
+        raise UserError(f"{name}: the patient number (PID) is empty or no text; a split by patient needs it")
+    return Slice(check_pixels(fields["image"], name), int(label), fields["PID"], fields["synthetic"])
 
 
 def check_pixels(pixels: np.ndarray, name: str) -> np.ndarray:

@@ -59,9 +59,10 @@ def fingerprint(source: Path) -> str:
     return seen.hexdigest()[:16]
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sorting key that takes runs of digits as numbers."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.findall(r"\d+|\D+", name)]
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorting key that takes runs of digits as numbers; no two names have the same."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts], name
 
 
 @contextmanager
@@ -139,9 +140,7 @@ def _unpacker(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, lim
             raise UserError(f"{where}/{member.filename}: {member.file_size} bytes unpacked, more than {limit}")
         try:
             with archive.open(member) as stream:
-                return stream.read(
-                    member.file_size
-                )  # without a number it unpacks more, should the stated size be a lie
+                return stream.read(member.file_size)  # without a number it would unpack more, if the size is a lie
         except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise UserError(f"{where}/{member.filename}: can't be unpacked ({error}); download it again") from error
 

@@ -58,6 +58,8 @@ def make_split(table: pd.DataFrame, name: str) -> Split:
         part, warning = np.full(len(table), "test", object), ""
     else:
         raise UserError(f"split={name}: choose patient, patient:1 to patient:5, official:1 to official:5, slices, none")
+    if fold:
+        _check_complete(table, part, name)
     return Split(name, table[["file", "patient", "family", "label"]].assign(part=part), warning)
 
 
@@ -114,6 +116,13 @@ def _official(table: pd.DataFrame, fold: int) -> tuple[np.ndarray, str]:
     if not both:
         return part, ""
     return part, f"official fold {fold} is crossed by {len(both)} patient families with {crossing} slices"
+
+
+def _check_complete(table: pd.DataFrame, part: np.ndarray, name: str) -> None:
+    for label, where in table.groupby("label").indices.items():
+        missing = set(PARTS) - set(part[where])
+        if missing:
+            raise UserError(f"split={name}: class {label} has no slice for {min(missing)}; use another split")
 
 
 def _by_slice(table: pd.DataFrame) -> np.ndarray:

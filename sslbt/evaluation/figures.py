@@ -80,7 +80,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...
         axis.text(column, row, text, ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black")
     ticks = range(len(classes))
     axis.set(xticks=ticks, yticks=ticks, xticklabels=classes, yticklabels=classes, xlabel="predicted", ylabel="true")
-    axis.set_title(title)
+    axis.set_title(title, fontsize="medium")
     return figure
 
 

@@ -44,7 +44,7 @@ def evaluate(cfg: Evaluate, run: Run) -> None:
     for control, answers in control_predictions(cfg, cache, split, predictions, about).items():
         own = measure(answers, cache.classes)
         run.metrics({f"control/{control}/{key}": value for key, value in own.items()})
-        rows[control] = (answers, own)
+        rows[control.replace("_", " ")] = (answers, own)
     run.figure("pictures/comparison.png", bars(rows, name, f"{labels} labels, {cfg.split} split"))
     for line in verdicts(rows, name):
         say(line)

@@ -8,7 +8,7 @@ from mlflow.exceptions import ExecutionException
 
 import sslbt
 from sslbt.config import STAGES, Main, Score
-from sslbt.data.cache import locate
+from sslbt.data.cache import SAMPLE, locate
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
 from sslbt.steps.evaluate import HEADLINE, NAMES
@@ -29,7 +29,9 @@ def main(cfg: Main, run: Run) -> None:
     """Prepare, pretrain both ways, fine-tune after each and from scratch, evaluate, register the best, score."""
     run.describe(f"main, {cfg.labels} labels", labels=cfg.labels)
     steps = Steps(run)
-    data = {"data": cfg.data, "split": cfg.split}
+    # Steps run in the project's folder, so that paths must not depend on the current one.
+    data = {"data": cfg.data if cfg.data == SAMPLE else str(locate(cfg.data)), "split": cfg.split}
+    labels = str(Path(cfg.labels).expanduser().resolve()) if cfg.labels.endswith(".csv") else cfg.labels
     training = data | {"preset": cfg.preset, "seed": cfg.seed}
 
     steps.do("prepare", **data)
@@ -39,7 +41,7 @@ def main(cfg: Main, run: Run) -> None:
         "contrastive": steps.do("pretrain-contrastive", **training, pairs=cfg.pairs, num_pairs=cfg.num_pairs),
     }
     classifiers = {
-        way: steps.do("finetune", **training, labels=cfg.labels, pretrained=run_id, freeze=way in READ_AS_THEY_ARE)
+        way: steps.do("finetune", **training, labels=labels, pretrained=run_id, freeze=way in READ_AS_THEY_ARE)
         for way, run_id in start_from.items()
     }
     evaluations = {

@@ -11,5 +11,5 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 warnings.filterwarnings("ignore", module="mlflow")
-for noisy in ("alembic", "mlflow.system_metrics", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+for noisy in ("alembic", "mlflow.projects", "mlflow.system_metrics", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
     logging.getLogger(noisy).setLevel(logging.WARNING)

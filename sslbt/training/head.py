@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sslbt.evaluation.features import extract
 from sslbt.nn.heads import Classifier
 
-INVERSE_PENALTY = 0.001  # of logistic regression; among 0.001 to 10 the best with 12 and 123 labels (docs/results.md)
+INVERSE_PENALTY = 0.001  # scikit-learn's C: a dozen slices in hundreds of dimensions need a strong penalty
 
 
 def fit_head(model: Classifier, slices: Tensor, labelled: Tensor, labels: Tensor) -> None:

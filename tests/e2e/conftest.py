@@ -22,6 +22,8 @@ class Place:
 
     folder: Path
 
+    MLFLOW_RUN = ("mlflow", "run", ROOT, "--env-manager", "local")
+
     @property
     def environment(self) -> dict[str, str]:
         own = {
@@ -29,7 +31,7 @@ class Place:
             "SSLBT_HOME": str(self.folder / "home"),
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         }
-        return {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")} | own
+        return {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_RUN")} | own
 
     @property
     def client(self) -> MlflowClient:
@@ -59,7 +61,7 @@ class Place:
         return process.communicate(timeout=120)[0]
 
     def mlflow_run(self, *words: object) -> tuple[int, str]:
-        return self.run("mlflow", "run", ROOT, "--env-manager", "local", *words)
+        return self.run(*self.MLFLOW_RUN, *words)
 
     def runs(self, condition: str = "") -> list:
         return list(self.client.search_runs(["0"], condition, max_results=1000))

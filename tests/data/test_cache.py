@@ -1,0 +1,262 @@
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sslbt.data import cache as module
+from sslbt.data.cache import Cache, cache_folder, family, locate, prepare
+from sslbt.data.formats import read_mat
+from sslbt.data.phantom import make_sample
+from sslbt.data.preprocess import Preprocess, resize
+from sslbt.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def zipped(folder: Path, target: Path) -> Path:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder))
+    return target
+
+
+def refused(source: Path, home: Path) -> str:
+    """The sentence; nothing may be left behind."""
+    with pytest.raises(UserError) as caught:
+        prepare(str(source))
+    assert list(home.iterdir()) == []
+    return str(caught.value)
+
+
+def test_every_slice_is_in_the_table_and_in_the_pixels(slices: Path) -> None:
+    cache = prepare(str(slices))
+    assert list(cache.table.file) == [f"{number}.mat" for number in range(1, 13)]
+    assert list(cache.table.fold) == [number % 5 + 1 for number in range(12)]
+    assert cache.pixels.shape == (12, 256, 256)
+    for row, pixels in zip(cache.table.itertuples(), cache.pixels, strict=True):
+        found = read_mat((slices / row.file).read_bytes(), row.file)
+        assert (row.patient, row.label + 1) == (found.patient, found.label)
+        assert (row.height, row.width) == found.pixels.shape
+        expected = Preprocess()(torch.from_numpy(found.pixels[None].astype(np.float32)))[0, 0] * 255
+        assert abs(pixels - expected.numpy()).max() <= 0.5
+    assert not cache.synthetic
+
+
+def test_classes_are_those_of_the_dataset(slices: Path) -> None:
+    cache = prepare(str(slices))
+    assert cache.classes == ("meningioma", "glioma", "pituitary")  # 1, 2, 3 in the dataset's files
+
+
+def test_patients_that_look_like_numbers_or_nothing_stay_text(slices: Path) -> None:
+    table = prepare(str(slices)).table
+    assert set(table.patient) == {"100360", "MR017260F", "NA", "MR024780B", "MR024780D", "0042"}
+    assert set(table.family) == {"100360", "MR017260", "NA", "MR024780", "0042"}
+
+
+@pytest.mark.parametrize(
+    ("patient", "expected"),
+    [("MR024780D", "MR024780"), ("MR024780", "MR024780"), ("100360", "100360"), ("7b", "7")]
+    + [(same, same) for same in ("NA", "A", "12AB", "")],
+)
+def test_a_family_is_the_number_less_one_letter(patient: str, expected: str) -> None:
+    assert family(patient) == expected
+
+
+def test_a_folder_a_zip_and_zips_in_a_zip_give_the_same_digest(slices: Path, tmp_path: Path) -> None:
+    flat = zipped(slices, tmp_path / "flat.zip")
+    parts = tmp_path / "parts"
+    for name, numbers in (("set_1-9", range(1, 10)), ("set_10-12", range(10, 13))):
+        (tmp_path / name).mkdir()
+        parts.mkdir(exist_ok=True)
+        for number in numbers:
+            shutil.copy(slices / f"{number}.mat", tmp_path / name)
+        zipped(tmp_path / name, parts / f"{name}.zip")
+    shutil.copy(slices / "cvind.mat", parts)
+    nested = zipped(parts, tmp_path / "nested.zip")
+    caches = [prepare(str(source)) for source in (slices, flat, nested)]
+    assert len({cache.digest for cache in caches}) == 1
+    for cache in caches[1:]:
+        pd.testing.assert_frame_equal(cache.table, caches[0].table)
+        np.testing.assert_array_equal(cache.pixels, caches[0].pixels)
+
+
+def test_the_digest_sees_pixels_labels_patients_and_folds(slices: Path, write_slice) -> None:
+    def rewritten(name: str, shape: tuple[int, int] = (24, 36), **changed: object) -> str:
+        write_slice(slices / name, **changed, shape=shape)
+        return prepare(str(slices)).digest
+
+    digests = [
+        prepare(str(slices)).digest,
+        rewritten("6.mat", label=1, patient="100360"),
+        rewritten("6.mat", label=2, patient="100360"),
+        rewritten("6.mat", label=2, patient="100361"),
+    ]
+    (slices / "cvind.mat").unlink()
+    digests.append(prepare(str(slices)).digest)
+    assert len(set(digests)) == len(digests)
+    assert rewritten("6.mat", label=2, patient="100361") == digests[-1]
+
+
+def test_the_second_time_nothing_is_read(slices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = prepare(str(slices))
+
+    def fail(*_: object) -> None:
+        raise AssertionError("read again")
+
+    for name in ("iterate", "read_mat", "read_folds", "Preprocess"):
+        monkeypatch.setattr(module, name, fail)
+    second = prepare(str(slices))
+    assert second.digest == first.digest
+    pd.testing.assert_frame_equal(second.table, first.table)
+    np.testing.assert_array_equal(second.pixels, first.pixels)
+
+
+def test_a_changed_file_is_read_again(slices: Path, write_slice) -> None:
+    before = prepare(str(slices))
+    write_slice(slices / "13.mat", 3, "500")
+    after = prepare(str(slices))
+    assert (len(before.table), len(after.table)) == (12, 13)
+    assert after.digest != before.digest
+
+
+def test_the_cache_is_where_it_is_asked_for(slices: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_folder() == home
+    prepare(str(slices))
+    assert len(list(home.iterdir())) == 1
+    monkeypatch.delenv("SSLBT_HOME")
+    monkeypatch.setenv("HOME", str(home))
+    assert cache_folder() == home / ".cache" / "sslbt"
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=repr)
+def test_an_interruption_leaves_nothing_behind(
+    error: BaseException, slices: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_at_seven(data: bytes, name: str) -> object:
+        if name == "7.mat":
+            raise error
+        return read_mat(data, name)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "read_mat", stop_at_seven)
+        with pytest.raises(type(error)):
+            prepare(str(slices))
+    assert list(home.iterdir()) == []
+    assert len(prepare(str(slices)).table) == 12
+
+
+def test_another_process_may_be_faster(slices: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill = module._fill
+
+    def overtaken(folder: Path, source: Path, synthetic: bool) -> None:
+        monkeypatch.setattr(module, "_fill", fill)
+        prepare(str(source))
+        fill(folder, source, synthetic)
+
+    monkeypatch.setattr(module, "_fill", overtaken)
+    assert len(prepare(str(slices)).table) == 12
+    assert len(list(home.iterdir())) == 1
+
+
+def test_a_bad_file_is_named(slices: Path, home: Path) -> None:
+    whole = (slices / "5.mat").read_bytes()
+    (slices / "5.mat").write_bytes(whole[: len(whole) // 2])
+    assert refused(slices, home).startswith("5.mat: truncated")
+
+
+def test_a_bad_file_in_a_subfolder_or_zip_is_named_with_its_place(slices: Path, home: Path, tmp_path: Path) -> None:
+    (slices / "more").mkdir()
+    (slices / "more" / "20.mat").write_bytes(b"")
+    assert refused(slices, home).startswith("more/20.mat: ")
+    assert refused(zipped(slices, tmp_path / "a.zip"), home).startswith("more/20.mat: ")
+
+
+def test_the_same_name_twice_is_refused(slices: Path, home: Path) -> None:
+    (slices / "copy").mkdir()
+    shutil.copy(slices / "3.mat", slices / "copy" / "3.mat")
+    assert "holds 3.mat twice" in refused(slices, home)
+
+
+def test_pictures_without_a_label_are_refused(slices: Path, home: Path) -> None:
+    (slices / "photo.png").write_bytes(b"")
+    assert "photo.png: only the dataset's .mat files" in refused(slices, home)
+
+
+def test_an_ending_in_capitals_is_read(tmp_path: Path, write_slice) -> None:
+    write_slice(tmp_path / "in" / "1.MAT")
+    assert list(prepare(str(tmp_path / "in")).table.file) == ["1.MAT"]
+
+
+def test_folds_alone_are_no_dataset(slices: Path, home: Path) -> None:
+    for path in slices.glob("[0-9]*.mat"):
+        path.unlink()
+    assert "only 12 fold numbers" in refused(slices, home)
+
+
+def test_slices_that_no_fold_is_known_of_have_fold_0(slices: Path, write_slice) -> None:
+    for name in ("0.mat", "13.mat", "case7.mat", "²7.mat"):
+        write_slice(slices / name)
+    table = prepare(str(slices)).table.set_index("file")
+    assert list(table.fold[["0.mat", "13.mat", "case7.mat", "²7.mat"]]) == [0] * 4
+    assert table.fold["12.mat"] == 2
+
+
+def test_a_missing_source_is_named(tmp_path: Path, home: Path) -> None:
+    with pytest.raises(UserError, match=r"typo: no such folder"):
+        prepare(str(tmp_path / "typo"))
+    assert not home.exists()
+
+
+def test_the_sample_is_made_once_and_marked_synthetic(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def few(folder: Path) -> None:
+        made.append(folder)
+        make_sample(folder, patients=9, size=64)
+
+    monkeypatch.setattr(module, "make_sample", few)
+    cache = prepare("sample")
+    assert prepare("sample").digest == cache.digest
+    assert cache.synthetic
+    assert cache.table.patient.nunique() == 9
+    assert len(made) == 1
+    assert locate("sample").parent == home
+    copy = shutil.copytree(locate("sample"), tmp_path / "copy")
+    assert not prepare(str(copy)).synthetic
+    assert prepare(str(copy)).digest == cache.digest
+
+
+def test_a_sample_cut_short_is_made_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(folder: Path) -> None:
+        make_sample(folder, patients=1, size=32)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "make_sample", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        locate("sample")
+    assert list(home.iterdir()) == []
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate("~/slices") == (tmp_path / "slices").resolve()
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_rows_are_loaded_in_the_order_asked_for(size: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 256, 256), dtype=np.uint8)
+    cache = Cache(pixels, pd.DataFrame(), "", synthetic=True)
+    rows = np.random.default_rng(1).permutation(150)[:140]
+    found = cache.load(rows, size)
+    assert found.shape == (140, 1, size, size)
+    for place in (0, 63, 64, 139):
+        expected = resize(torch.from_numpy(pixels[rows[place]])[None, None].float() / 255, size)[0]
+        assert torch.allclose(found[place], expected, atol=1e-6)
+    assert cache.load(rows[:0], size).shape == (0, 1, size, size)
