@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from sslbt.errors import UserError
 
@@ -42,7 +42,8 @@ class Config(BaseModel):
                 raise UserError(f"{name} is missing; give {about}") from None
             if problem["type"] == "string_pattern_mismatch":
                 raise UserError(f"{name}={problem['input']}: give {about}") from None
-            raise UserError(f"{name}={problem['input']}: {problem['msg'][0].lower()}{problem['msg'][1:]}") from None
+            reason = problem["msg"].removeprefix("Value error, ")
+            raise UserError(f"{name}={problem['input']}: {reason[0].lower()}{reason[1:]}") from None
 
 
 def unknown(name: str, known: list[str]) -> str:
@@ -116,6 +117,13 @@ class PretrainEncoder(Pretraining):
 
     mask_min: float = from_preset("smallest hidden share of a slice", gt=0.001, lt=1)
     mask_max: float = from_preset("largest hidden share of a slice", gt=0.001, lt=1)
+
+    @field_validator("mask_max")
+    @classmethod
+    def _not_below(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("mask_min", 0):
+            raise ValueError(f"mask_max must not be below mask_min={info.data['mask_min']:g}")
+        return value
 
 
 class PretrainContrastive(Pretraining):

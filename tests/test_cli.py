@@ -82,6 +82,7 @@ def test_a_flag_overrides_the_preset_and_an_empty_one_does_not():
         (["finetune", "--preset", "quik"], ["preset=quik", "quick"]),
         (["pretrain-contrastive", "--pairs", "class"], ["pairs=class", "'patient', 'views' or 'label'"]),
         (["pretrain-encoder", "--size", "100"], ["size=100", "multiple of 16"]),
+        (["pretrain-encoder", "--mask-min", "0.5", "--mask-max", "0.2"], ["mask_max=0.2", "below mask_min=0.5"]),
         (["evaluate"], ["model is missing"]),
         (["score", "--input", "x", "--output", "scores.xlsx"], ["output=scores.xlsx", ".csv or .parquet"]),
         (["evalute"], ["evalute", "evaluate"]),

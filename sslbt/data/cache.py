@@ -37,7 +37,7 @@ class Cache:
     pixels: np.ndarray  # (slices, 256, 256) uint8, memory-mapped
     table: pd.DataFrame
     digest: str
-    synthetic: bool
+    synthetic: bool  # a slice or more is a phantom
     classes: tuple[str, ...] = CLASSES
 
     def load(self, rows: np.ndarray, size: int) -> Tensor:
@@ -75,7 +75,7 @@ def prepare(data: str) -> Cache:
     folder = cache_folder() / f"cache-{FORMAT}-{fingerprint(source)}"
     if not folder.exists():
         with _written_whole(folder) as partial:
-            _fill(partial, source, synthetic=data == SAMPLE)
+            _fill(partial, source)
     return _open(folder)
 
 
@@ -101,9 +101,9 @@ def family(patient: str) -> str:
     return re.sub(r"(?<=\d)[A-Za-z]$", "", patient)
 
 
-def _fill(folder: Path, source: Path, synthetic: bool) -> None:
+def _fill(folder: Path, source: Path) -> None:
     preprocess = Preprocess()
-    rows, folds = [], np.zeros(0, int)
+    rows, folds, synthetic = [], np.zeros(0, int), False
     with open(folder / "pixels.bin", "wb") as out:
         for name, read in progress(iterate(source), f"reading {source.name}", "files"):
             if Path(name).name == "cvind.mat":
@@ -115,6 +115,7 @@ def _fill(folder: Path, source: Path, synthetic: bool) -> None:
             raw = torch.from_numpy(found.pixels.astype(np.float32))
             pixels = (preprocess(raw[None])[0, 0] * 255).round().byte().numpy()
             out.write(pixels.tobytes())
+            synthetic |= found.synthetic
             height, width = found.pixels.shape
             rows.append((Path(name).name, found.patient, family(found.patient), found.label - 1, height, width))
     table = pd.DataFrame(rows, columns=["file", "patient", "family", "label", "height", "width"])

@@ -53,7 +53,7 @@ def read_mat(data: bytes, name: str) -> Slice:
         UserError: truncated or not MATLAB v7.3, a field is missing, the label is not 1, 2 or 3, the PID is
             empty or no text, or the pixels can't be used.
     """
-    fields = _matlab(data, name, "image", "label", "PID", "synthetic")
+    fields = _matlab(data, name, "image", "label", "PID")
     label = fields["label"]
     if label not in (1, 2, 3):
         raise UserError(f"{name}: label {label:g} is none of 1 (meningioma), 2 (glioma), 3 (pituitary tumour)")
@@ -92,7 +92,8 @@ def _matlab(data: bytes, name: str, *wanted: str) -> dict:
     read = {"image": _image, "label": _number, "PID": _text}
     try:
         with h5py.File(io.BytesIO(data), "r") as f:
-            return {field: read[field](_dataset(f, "cjdata", field)) for field in wanted}
+            fields = {field: read[field](_dataset(f, "cjdata", field)) for field in wanted}
+            return fields | {"synthetic": bool(f["cjdata"].attrs.get("synthetic", False))}
     except UNREADABLE as error:
         raise UserError(
             f"{name}: truncated or not a file of the dataset ({_first_line(error)}); download it again"

@@ -122,7 +122,7 @@ def _check_complete(table: pd.DataFrame, part: np.ndarray, name: str) -> None:
     for label, where in table.groupby("label").indices.items():
         missing = set(PARTS) - set(part[where])
         if missing:
-            raise UserError(f"split={name}: class {label} has no slice for {min(missing)}; use another split")
+            raise UserError(f"split={name}: class {label} has no slice in the part {min(missing)}; use another split")
 
 
 def _by_slice(table: pd.DataFrame) -> np.ndarray:

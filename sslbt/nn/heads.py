@@ -22,7 +22,7 @@ class Projection(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Encoder, mean over positions, and the added layers: normalise each vector, drop some of it, weigh the rest."""
+    """Encoder, mean over positions, and the added layers: normalise each channel, drop some, weigh the rest."""
 
     def __init__(self, encoder: Encoder, classes: int, dropout: float = 0.2) -> None:
         super().__init__()

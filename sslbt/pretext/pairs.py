@@ -43,7 +43,7 @@ class Pairs:
 
     Positive pairs by `kind`: `patient`, two slices of one patient (Azizi et al. 2021, MICLe; no class label is used);
     `views`, one slice seen twice (SimCLR); `label`, two slices of one class, as this project's origin did: that
-    reads the class of every training slice. Negative pairs never share a family, with `label` never a class either.
+    reads the class of every training slice. Negative pairs never share a family; with `label`, never a class.
     """
 
     def __init__(self, table: pd.DataFrame, kind: str) -> None:

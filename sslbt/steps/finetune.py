@@ -45,7 +45,7 @@ def finetune(cfg: Finetune, run: Run) -> None:
     model = Classifier(encoder, len(cache.classes))
     device = best_device()
     labels = torch.tensor(chosen.label.to_numpy()).to(device)
-    task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch, len(cache.classes))
+    task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch)
     if cfg.freeze or cfg.pretrained != SCRATCH:
         fit_head(model.to(device), cache.load(split.rows("train"), before["size"]), task.slices, labels)
     watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)

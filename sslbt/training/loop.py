@@ -67,7 +67,7 @@ def train(task: Task, schedule: Schedule, unfinished: Path, watch: list[Watcher]
     for epoch in range(len(history), schedule.epochs):
         torch.manual_seed(schedule.seed * 100_003 + epoch)
         model.train()
-        began, total = time.perf_counter(), torch.zeros((), device=device)
+        began, total = time.perf_counter(), torch.zeros(2, device=device)
 
         # 2. one pass: rate, loss, gradient, step
         for step, batch in enumerate(task.batches()):
@@ -77,15 +77,19 @@ def train(task: Task, schedule: Schedule, unfinished: Path, watch: list[Watcher]
                 loss = task.loss(batch)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
-            total += loss.detach()
+            total += torch.stack([loss.detach(), norm])
 
         # 3. say how it went, and remember it
-        mean = float(total) / schedule.steps_per_epoch
-        if not math.isfinite(mean):
-            raise UserError(f"the loss is {mean} in epoch {epoch}; lower --learning-rate and run the command again")
-        metrics = {"train/loss": mean, "train/learning_rate": optimizer.param_groups[0]["lr"]}
+        mean, steepness = (total / schedule.steps_per_epoch).tolist()
+        if not math.isfinite(mean + steepness):
+            raise UserError(
+                f"the loss is {mean} in epoch {epoch}, its gradient {steepness}; "
+                "lower --learning-rate and run the command again"
+            )
+        metrics = {"train/loss": mean, "train/gradient_norm": steepness}
+        metrics["train/learning_rate"] = optimizer.param_groups[0]["lr"]
         metrics["train/seconds"] = time.perf_counter() - began
         model.eval()
         with torch.no_grad():

@@ -81,7 +81,6 @@ class Classify:
     slices: Tensor
     labels: Tensor
     batch: int
-    classes: int
 
     @property
     def steps(self) -> int:

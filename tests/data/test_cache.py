@@ -91,15 +91,15 @@ def test_the_digest_sees_pixels_labels_patients_and_folds(slices: Path, write_sl
         return prepare(str(slices)).digest
 
     digests = [
-        prepare(str(slices)).digest,
         rewritten("6.mat", label=1, patient="100360"),
         rewritten("6.mat", label=2, patient="100360"),
         rewritten("6.mat", label=2, patient="100361"),
+        rewritten("6.mat", label=2, patient="100361", shape=(24, 37)),
     ]
     (slices / "cvind.mat").unlink()
     digests.append(prepare(str(slices)).digest)
     assert len(set(digests)) == len(digests)
-    assert rewritten("6.mat", label=2, patient="100361") == digests[-1]
+    assert rewritten("6.mat", label=2, patient="100361", shape=(24, 37)) == digests[-1]
 
 
 def test_the_second_time_nothing_is_read(slices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,10 +153,10 @@ def test_an_interruption_leaves_nothing_behind(
 def test_another_process_may_be_faster(slices: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill = module._fill
 
-    def overtaken(folder: Path, source: Path, synthetic: bool) -> None:
+    def overtaken(folder: Path, source: Path) -> None:
         monkeypatch.setattr(module, "_fill", fill)
         prepare(str(source))
-        fill(folder, source, synthetic)
+        fill(folder, source)
 
     monkeypatch.setattr(module, "_fill", overtaken)
     assert len(prepare(str(slices)).table) == 12
@@ -228,9 +228,9 @@ def test_the_sample_is_made_once_and_marked_synthetic(
     assert cache.table.patient.nunique() == 9
     assert len(made) == 1
     assert locate("sample").parent == home
-    copy = shutil.copytree(locate("sample"), tmp_path / "copy")
-    assert not prepare(str(copy)).synthetic
+    copy = shutil.copytree(locate("sample"), tmp_path / "copy", copy_function=shutil.copyfile)
     assert prepare(str(copy)).digest == cache.digest
+    assert prepare(str(copy)).synthetic
 
 
 def test_a_sample_cut_short_is_made_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,10 +172,19 @@ class Diverging(Toy):
         return super().loss(batch) * (math.nan if len(self.seen) == 2 * STEPS + 1 else 1)
 
 
-def test_a_loss_that_is_no_number_stops_the_training_and_leaves_the_last_good_epoch(tmp_path: Path) -> None:
+class Breaking(Toy):
+    """Its last loss of an epoch is finite, the gradient of that loss is not."""
+
+    def loss(self, batch: Tensor) -> Tensor:
+        loss = super().loss(batch)
+        return loss + (0 * loss).sqrt() if len(self.seen) == 3 * STEPS else loss
+
+
+@pytest.mark.parametrize("task", [Diverging(), Breaking()], ids=lambda task: type(task).__name__)
+def test_a_loss_that_is_no_number_stops_the_training_and_leaves_the_last_good_epoch(tmp_path: Path, task: Toy) -> None:
     unfinished = tmp_path / "u.safetensors"
-    with pytest.raises(UserError, match=r"loss is nan in epoch 2; lower --learning-rate"):
-        train(Diverging(), schedule(), unfinished, [], quiet)
+    with pytest.raises(UserError, match=r"the loss is .* in epoch 2, its gradient nan; lower --learning-rate"):
+        train(task, schedule(), unfinished, [], quiet)
     tensors, about = checkpoint.load(unfinished)
     assert len(about["history"]) == 2
     assert all(tensor.isfinite().all() for tensor in tensors.values())

@@ -36,7 +36,7 @@ def restore(count: int, batch: int) -> Restore:
 
 
 def classify(count: int, batch: int) -> Classify:
-    return Classify(Classifier(Encoder(4), 3), numbered(count), torch.arange(count) % 3, batch, 3)
+    return Classify(Classifier(Encoder(4), 3), numbered(count), torch.arange(count) % 3, batch)
 
 
 def compare(objective: str, count: int, batch: int, patients: int = 6) -> Compare:

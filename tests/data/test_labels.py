@@ -1,0 +1,204 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sslbt.data.labels import choose_labels
+from sslbt.data.splits import Split
+from sslbt.errors import UserError
+
+CLASSES = ("meningioma", "glioma", "pituitary")
+
+
+@st.composite
+def splits(draw) -> Split:
+    """One to three classes, one to eight families each, of one to nine slices; a family may lie outside of training."""
+    rows = []
+    for label in range(draw(st.integers(1, 3))):
+        for number, count in enumerate(draw(st.lists(st.integers(1, 9), min_size=1, max_size=8))):
+            part = "train" if number == 0 else draw(st.sampled_from(["train", "train", "validation", "test"]))
+            rows += [(f"F{label}{number}", label, part)] * count
+    order = draw(st.permutations(range(len(rows))))
+    table = pd.DataFrame([rows[i] for i in order], columns=["family", "label", "part"])
+    table.insert(0, "file", [f"{i}.mat" for i in order])
+    return Split("patient", table)
+
+
+def split_of(*families: tuple[str, int, int], part: str = "train") -> Split:
+    """Families given as (name, label, slices)."""
+    rows = [(f"{name}-{i}.mat", name, label, part) for name, label, count in families for i in range(count)]
+    return Split("patient", pd.DataFrame(rows, columns=["file", "family", "label", "part"]))
+
+
+def choose(split: Split, labels: object, seed: int = 0) -> list[int]:
+    return list(choose_labels(split, str(labels), seed, CLASSES))
+
+
+@settings(max_examples=50, deadline=None)
+@given(splits(), st.integers(0, 5))
+def test_every_budget_is_in_the_next_and_as_fair_as_can_be(split: Split, seed: int) -> None:
+    train = split.table[split.table.part == "train"]
+    smaller: set[int] = set()
+    for count in range(train.label.nunique(), len(train) + 1):
+        rows = choose(split, count, seed)
+        assert rows == sorted(set(rows))
+        assert len(rows) == count
+        assert set(rows) <= set(train.index)
+        assert smaller <= set(rows)
+        smaller = set(rows)
+        fair(train.label, rows)
+        for _, of_class in train.groupby("label"):
+            fair(of_class.family, [row for row in rows if row in of_class.index])
+    assert smaller == set(train.index) == set(choose(split, "all", seed))
+
+
+def fair(groups: pd.Series, rows: list[int]) -> None:
+    """Nobody has two more than another who still has something to give."""
+    taken = Counter(groups[rows])
+    for group, available in groups.value_counts().items():
+        assert taken[group] == available or taken[group] >= max(taken.values(), default=0) - 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(splits(), st.integers(0, 5), st.integers(0, 99))
+def test_the_choice_depends_on_names_not_on_the_order_of_rows(split: Split, seed: int, order: int) -> None:
+    mixed = Split(split.name, split.table.sample(frac=1, random_state=order).reset_index(drop=True))
+    count = (split.table.part == "train").sum()
+    for labels in (max(count // 2, split.table.label.nunique()), "1p"):
+        first, second = (set(s.table.file.iloc[choose(s, labels, seed)]) for s in (split, mixed))
+        assert first == second
+
+
+@settings(max_examples=50, deadline=None)
+@given(splits(), st.integers(1, 8), st.integers(0, 5))
+def test_so_many_patients_a_class_with_all_their_slices(split: Split, count: int, seed: int) -> None:
+    train = split.table[split.table.part == "train"]
+    if count > train.groupby("label").family.nunique().min():
+        with pytest.raises(UserError, match=f"labels={count}p: "):
+            choose(split, f"{count}p", seed)
+        return
+    rows = choose(split, f"{count}p", seed)
+    chosen = train.loc[rows]
+    assert (chosen.groupby("label").family.nunique() == count).all()
+    assert rows == list(train.index[train.family.isin(chosen.family)])
+    assert count == 1 or set(choose(split, f"{count - 1}p", seed)) < set(rows)
+
+
+LARGE = split_of(*((f"P{number}", number % 3, 3 + number % 7) for number in range(90)))
+
+
+def test_twelve_are_four_a_class_of_twelve_families() -> None:
+    chosen = LARGE.table.iloc[choose(LARGE, 12)]
+    assert list(chosen.label.value_counts()) == [4, 4, 4]
+    assert chosen.family.nunique() == 12
+
+
+def test_a_class_that_runs_out_leaves_its_turn_to_the_others() -> None:
+    split = split_of(("A", 0, 2), ("B", 1, 9), ("C", 2, 9))
+    chosen = split.table.iloc[choose(split, 12)]
+    assert list(chosen.label.value_counts().sort_index()) == [2, 5, 5]
+
+
+def test_a_share_is_of_the_training_slices() -> None:
+    table = LARGE.table.copy()
+    table.loc[table.index[300:], "part"] = "test"
+    split = Split("patient", table)
+    assert len(choose(split, "10%")) == 30
+    assert choose(split, "10%") == choose(split, 30)
+    assert choose(split, "100%") == choose(split, "all") == list(range(300))
+
+
+def test_the_seed_decides() -> None:
+    for labels in ("12", "5p"):
+        assert choose(LARGE, labels, 1) == choose(LARGE, labels, 1)
+        assert len({tuple(choose(LARGE, labels, seed)) for seed in range(5)}) == 5
+    assert choose(LARGE, "all", 1) == choose(LARGE, "all", 2)
+
+
+def test_the_choice_is_the_same_everywhere_for_ever() -> None:
+    chosen = sorted(LARGE.table.file.iloc[choose(LARGE, 6)])
+    assert chosen == ["P21-0.mat", "P31-2.mat", "P47-3.mat", "P48-5.mat", "P55-0.mat", "P86-3.mat"]
+
+
+@pytest.mark.parametrize("labels", ["", "%", "p", "x", "-3", "1.5", "p5", "12%p", "12%%", "12 ", "²", "ALL", "12.txt"])
+def test_other_forms_are_refused(labels: str) -> None:
+    with pytest.raises(UserError, match="give a number such as 12"):
+        choose(LARGE, labels)
+
+
+@pytest.mark.parametrize("labels", ["0", "2", "0%", f"{len(LARGE.table) + 1}", "101%"])
+def test_budgets_that_cannot_be_met_are_refused(labels: str) -> None:
+    with pytest.raises(UserError, match=rf"labels={labels}: \d+ slices; the training part has {len(LARGE.table)} of 3"):
+        choose(LARGE, labels)
+
+
+@pytest.mark.parametrize("labels", ["0p", "31p"])
+def test_patients_that_are_not_there_are_refused(labels: str) -> None:
+    with pytest.raises(UserError, match=f"labels={labels}: class 0 has 30 patient families to train on"):
+        choose(LARGE, labels)
+
+
+def test_without_a_training_part_there_is_nothing_to_label() -> None:
+    with pytest.raises(UserError, match="the training part has 0 of 0 classes"):
+        choose(split_of(("A", 0, 9), part="test"), 12)
+
+
+SMALL = split_of(("A", 0, 2), ("B", 1, 2), ("C", 2, 2))
+
+
+def from_csv(tmp_path: Path, text: str, name: str = "mine.csv") -> list[int]:
+    path = tmp_path / name
+    path.write_text(text)
+    return choose(SMALL, path)
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "MINE.CSV"])
+def test_a_csv_of_file_and_class(name: str, tmp_path: Path) -> None:
+    rows = "C-1.mat,pituitary\nA-0.mat,meningioma\nB-1.mat,glioma\nA-0.mat,meningioma\n"
+    assert from_csv(tmp_path, "file,class\n" + rows, name) == [0, 3, 5]
+    assert from_csv(tmp_path, "class,note,file\n" + "glioma,,B-0.mat\nmeningioma,x,A-1.mat\npituitary,,C-0.mat\n") == [
+        1,
+        2,
+        4,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("D-0.mat,glioma", r"D-0\.mat is not a training slice"),
+        ("A-0.mat,glioma", r"A-0\.mat is labelled 'glioma', but the data says 'meningioma'"),
+        ("A-0.mat,Meningioma", r"A-0\.mat is labelled 'Meningioma', but"),
+        ("A-0.mat,", r"A-0\.mat is labelled nan, but"),
+        ("A-0.mat,glioma\nA-0.mat,meningioma", r"A-0\.mat is labelled 'glioma', but"),
+        ("A-0.mat,meningioma\nC-0.mat,pituitary", "no slice is labelled glioma"),
+        ("", "no slice is labelled glioma"),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_refused(rows: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"mine\.csv: {sentence}"):
+        from_csv(tmp_path, f"file,class\n{rows}\n")
+
+
+@pytest.mark.parametrize("text", ["", "name,label\na,b\n", 'file,class\n"open', "file,class\n\0\xff"])
+def test_a_file_that_is_no_such_csv_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"mine\.csv: can't be read as a CSV with the columns file and class"):
+        choose(SMALL, path)
+
+
+def test_a_csv_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.csv: can't be read"):
+        choose(SMALL, tmp_path / "gone.csv")
+
+
+def test_rows_are_whole_numbers_whatever_the_form(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("file,class\nA-0.mat,meningioma\nB-0.mat,glioma\nC-0.mat,pituitary\n")
+    for labels in ("3", "50%", "1p", "all", str(path)):
+        assert choose_labels(SMALL, labels, 0, CLASSES).dtype == np.int64
