@@ -45,14 +45,14 @@ def iterate(source: Path) -> Iterator[File]:
 
 
 def fingerprint(source: Path) -> str:
-    """Changes whenever a file of the source is added, removed, resized or written again; reads no content.
+    """Changes with the source's place and when a file is added, removed, resized or written again; reads no content.
 
     Raises:
         UserError: the source is missing or unreadable.
     """
-    seen = hashlib.sha256()
     with _explained(source):
         _check_present(source)
+        seen = hashlib.sha256(os.fsencode(source.resolve()))
         for path in sorted(_walk(source)) if source.is_dir() else [source]:
             status = path.stat()
             seen.update(os.fsencode(f"{path.relative_to(source)}|{status.st_size}|{status.st_mtime_ns}\n"))

@@ -32,7 +32,7 @@ def logits(model: nn.Module, slices: Tensor) -> np.ndarray:
 
 def linear_probe() -> Pipeline:
     """Logistic regression on normalised features."""
-    regression = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced")
+    regression = LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced")
     return make_pipeline(Normalizer(), StandardScaler(), regression)
 
 
