@@ -18,7 +18,7 @@ install: .venv/installed
 	touch $@
 
 demo: install  ## the main job on synthetic slices
-	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local -P data=sample -P num_pairs=500
+	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local -P data=sample -P preset=demo -P num_pairs=500
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
