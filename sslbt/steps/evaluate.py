@@ -32,6 +32,8 @@ def evaluate(cfg: Evaluate, run: Run) -> None:
     labels = about["labels"]
     run.describe(f"evaluate {name}, {labels} labels", way=about["way"], labels=labels, classifier=cfg.model)
 
+    run.facts(way=about["way"], labels=labels, size=about["size"], temperature=round(about["temperature"], 3))
+
     scores = measure(predictions, cache.classes)
     run.metrics({f"test/{key}": value for key, value in scores.items()})
     run.table(PREDICTIONS, predictions.table(cache.classes))

@@ -1,5 +1,6 @@
 """`main`: from slices to a classifier in service, each step a child run."""
 
+import sys
 from pathlib import Path
 
 import mlflow
@@ -127,6 +128,7 @@ def show(table: pd.DataFrame, cfg: Main, run: Run) -> None:
         name = row["name"] + (" *" if row["control"] else "")
         print(f"{name:18} {with_interval(row, 'accuracy'):24} {with_interval(row, HEADLINE):24} {row.macro_auroc:.3f}")
     print("* a control that learns nothing from unlabelled slices\n")
+    print(f"Activate first:     . {Path(sys.prefix) / 'bin' / 'activate'}")
     print("Compare the runs:   mlflow ui        then open http://127.0.0.1:5000")
     print(f"Score a picture:    sslbt score --input {example(cfg.data)} --output one.csv")
 
