@@ -1,5 +1,6 @@
 """What the person at the terminal sees."""
 
+import contextlib
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -11,7 +12,8 @@ T = TypeVar("T")
 
 def say(line: str) -> None:
     """A line for the person; standard output stays free for results."""
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more: no reason to lose a training
+        print(line, file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[T], what: str, unit: str) -> Iterator[T]:

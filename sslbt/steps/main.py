@@ -93,7 +93,7 @@ def compare(evaluations: dict[str, str]) -> pd.DataFrame:
     rows = {}
     for way, run_id in evaluations.items():
         metrics = get_run(run_id).data.metrics
-        rows[NAMES[way]] = _row(metrics, "test/", control=False)
+        rows[NAMES[way]] = _row(metrics, "test/", control=way == "scratch")
         for control in sorted(
             {name.split("/")[1] for name in metrics if name.startswith("control/")} - {"from_scratch"}
         ):

@@ -88,7 +88,7 @@ def test_metrics_come_by_epoch_and_with_intervals_and_controls(finished):
 
 def test_it_ends_with_a_table_and_what_to_do_next(finished):
     _, said = finished
-    for name in ("encoder way", "contrastive way", "from scratch", "raw pixels *", "random encoder *", "majority *"):
+    for name in ("encoder way", "contrastive way", "from scratch *", "raw pixels *", "random encoder *", "majority *"):
         assert f"\n{name}" in said
     assert "mlflow ui" in said
     assert "sslbt score --input" in said
