@@ -47,6 +47,8 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # A job in the background, as CI may be, is started deaf to Ctrl-C, and so would be all it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *words: object) -> tuple[int, str]:

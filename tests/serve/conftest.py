@@ -128,7 +128,10 @@ def start() -> Iterator[Callable[..., Server]]:
     def start(command: Callable[[int], list[str]]) -> Server:
         with socket.create_server(("127.0.0.1", 0)) as unused:
             port = unused.getsockname()[1]
-        server = Server(subprocess.Popen(command(port), start_new_session=True), f"http://127.0.0.1:{port}")
+        # `mlflow models serve` starts uvicorn by name: it is beside this Python, activated or not.
+        paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        process = subprocess.Popen(command(port), start_new_session=True, env=os.environ | {"PATH": paths})
+        server = Server(process, f"http://127.0.0.1:{port}")
         servers.append(server)
         deadline = time.monotonic() + 120
         while not healthy(server.address):
