@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from sslbt.data.splits import Split
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest, code_version
 
+SAMPLED_AFTER = 2.0  # seconds
 CONFIG = "config/"  # `mlflow run` logs the raw parameters under their plain names
 
 
@@ -118,8 +120,11 @@ def start(config: Config) -> Iterator[Run]:
         values = config.model_dump(mode="json")
         mlflow.log_params({CONFIG + name: value for name, value in values.items()})
         mlflow.log_dict(values, "config.json")
+        began = time.monotonic()
         try:
             yield Run(active.info.run_id, key)
+            # MLflow samples the system each second: a shorter run would have no system metrics at all.
+            time.sleep(max(0.0, SAMPLED_AFTER - (time.monotonic() - began)))
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
