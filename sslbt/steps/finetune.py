@@ -42,6 +42,9 @@ def finetune(cfg: Finetune, run: Run) -> None:
     chosen = split.table.iloc[rows]
     run.table("labels/labels.csv", chosen.assign(**{"class": np.array(cache.classes)[chosen.label]}))
 
+    shown = figures.slices_by_class(cache.pixels[rows], chosen.label.to_numpy(), cache.classes, " that are labelled")
+    run.figure("pictures/labelled_slices.png", shown)
+
     model = Classifier(encoder, len(cache.classes))
     device = best_device()
     labels = torch.tensor(chosen.label.to_numpy()).to(device)

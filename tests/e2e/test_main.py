@@ -16,7 +16,7 @@ PICTURES = {
     "prepare": {"slices_by_class.png"},
     "pretrain-encoder": {"restored_epoch_0001.png", "restored_epoch_0002.png", "curves.png"},
     "pretrain-contrastive": {"pairs.png", "curves.png"},
-    "finetune": {"curves.png"},
+    "finetune": {"labelled_slices.png"},
     "evaluate": {"confusion.png", "comparison.png"},
     "main": {"comparison.png"},
 }
@@ -69,6 +69,7 @@ def test_metrics_come_by_epoch_and_with_intervals_and_controls(finished):
     place, _ = finished
     for run in place.runs("tags.stage = 'finetune'"):
         # The contrastive encoder is read as it is: its added layers are fitted at once, not by epochs.
+        assert ("curves.png" in artifacts(place, run, "pictures")) == (run.data.tags["way"] != "contrastive")
         watched, steps = (
             ("validation/accuracy", [0]) if run.data.tags["way"] == "contrastive" else ("train/loss", [0, 1])
         )
