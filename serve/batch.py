@@ -13,9 +13,9 @@ import pyarrow.csv
 import pyarrow.parquet
 from tqdm import tqdm
 
-from serve.pictures import Picture, from_bytes
+from serve.pictures import Picture, all_from_bytes
 from serve.session import Classifier
-from sslbt.data.sources import iterate
+from sslbt.data.files import iterate
 from sslbt.errors import UserError
 
 DECODERS = 2
@@ -89,17 +89,16 @@ def _rows(classifier: Classifier, source: Path, pool: ThreadPoolExecutor) -> Ite
 
 
 def _decoded(source: Path, pool: ThreadPoolExecutor) -> Iterator[tuple[str, Picture]]:
-    ahead: deque[tuple[str, Future[Picture]]] = deque()
+    ahead: deque[Future[list[tuple[str, Picture]]]] = deque()
     for name, read in iterate(source):
         if Path(name).name == "cvind.mat":  # the dataset's folds, no slice
             continue
         printable = name.encode("utf-8", "backslashreplace").decode()  # Linux allows names that are not UTF-8
-        ahead.append((printable, pool.submit(_decode, _read(read, printable), printable)))
+        ahead.append(pool.submit(all_from_bytes, _read(read, printable), printable))
         if len(ahead) > LOOKAHEAD:
-            name, picture = ahead.popleft()
-            yield name, picture.result()
-    for name, picture in ahead:
-        yield name, picture.result()
+            yield from ahead.popleft().result()
+    while ahead:
+        yield from ahead.popleft().result()
 
 
 def _read(read: Callable[[], bytes], name: str) -> bytes | UserError:
@@ -110,7 +109,3 @@ def _read(read: Callable[[], bytes], name: str) -> bytes | UserError:
         return error
     except OSError as error:
         return UserError(f"{name}: can't be read ({error.strerror}); check the file and its mode")
-
-
-def _decode(data: bytes | UserError, name: str) -> Picture:
-    return data if isinstance(data, UserError) else from_bytes(data, name)

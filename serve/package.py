@@ -25,9 +25,26 @@ CODE = (
     "sslbt/__init__.py",
     "sslbt/errors.py",
     "sslbt/data/__init__.py",
+    "sslbt/data/dicom.py",
     "sslbt/data/formats.py",
+    "sslbt/data/matlab.py",
+    "sslbt/data/nifti.py",
+    "sslbt/data/raster.py",
+    "sslbt/data/slices.py",
 )
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "onnxruntime", "h5py", "pillow", "pydantic")
+REQUIREMENTS = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "onnxruntime",
+    "h5py",
+    "isal",
+    "pillow",
+    "pydicom",
+    "python-gdcm",
+    "nibabel",
+    "pydantic",
+)
 # MLflow puts the model's own code before the installed packages; the rest of them must stay in reach
 REACH = "\n__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sslbt.data.formats import check_pixels, decode
+from sslbt.data.formats import decode, pictures
+from sslbt.data.slices import check_pixels
 from sslbt.errors import UserError
 
 Picture = np.ndarray | UserError  # pixels (height, width), or the one sentence why they can't be had
@@ -16,6 +17,27 @@ def from_bytes(data: bytes, name: str) -> Picture:
     """The picture in one file's bytes; `name` is what to call the file in the reason."""
     try:
         return decode(data, name)
+    except UserError as error:
+        return error
+
+
+def all_from_bytes(data: bytes | UserError, name: str) -> list[tuple[str, Picture]]:
+    """Every slice of one file, by name; one file may be a volume. A file that could not be had gives its reason."""
+    found: list[tuple[str, Picture]] = []
+    try:
+        if isinstance(data, UserError):
+            raise data
+        for slice_, pixels in pictures(data, name):
+            found.append((slice_, checked(pixels, slice_)))
+    except UserError as error:
+        found.append((name, error))
+    return found
+
+
+def checked(pixels: np.ndarray, name: str) -> Picture:
+    """The pixels, or why they can't be used."""
+    try:
+        return check_pixels(pixels, name)
     except UserError as error:
         return error
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from sslbt.data.source import BASE_URL, Source
 from sslbt.errors import UserError
 
 PRESETS = tuple(sorted(p.stem for p in (Path(__file__).parent / "presets").glob("*.toml")))
@@ -61,7 +62,13 @@ def preset_values(config: type[Config], preset: str) -> dict[str, Any]:
     return {name: value for name, value in merged.items() if name in config.model_fields}
 
 
-Data = Annotated[str, Field(description="`sample` (synthetic phantoms), a folder of .mat files, or the downloaded zip")]
+DataName = Annotated[
+    str,
+    Field(
+        description="sample (phantoms; sample:200 for 200 patients), figshare (downloads it), a folder or a zip",
+        min_length=1,
+    ),
+]
 SplitName = Annotated[
     str,
     Field(
@@ -86,17 +93,36 @@ PairKind = Annotated[
 NumPairs = Annotated[int, Field(description="positive pairs an epoch, and as many negative ones", ge=2, le=1_000_000)]
 
 
-class Prepare(Config):
+class Data(Config):
+    """What every entry point that reads slices has."""
+
+    data: DataName = "sample"
+    annotations: Annotated[str, Field(description="a CSV with the columns file, patient, class, for other data")] = ""
+    patient_pattern: Annotated[
+        str, Field(description="regular expression that finds the patient in a file's name, such as ^(P[0-9]+)_")
+    ] = ""
+    on_bad: Annotated[
+        Literal["stop", "skip"], Field(description="at a slice that can't be used: stop, or leave it out and say so")
+    ] = "stop"
+    base_url: Annotated[
+        str, Field(description="where data=figshare comes from; a mirror's address, {id} and {name} stand for the file")
+    ] = BASE_URL
+
+    @property
+    def source(self) -> Source:
+        """Where the slices come from."""
+        return Source(**{name: getattr(self, name) for name in Data.model_fields})
+
+
+class Prepare(Data):
     """Read slices of any source into the cache and show them."""
 
-    data: Data = "sample"
     split: SplitName = "patient"
 
 
-class Training(Config):
+class Training(Data):
     """What every training has."""
 
-    data: Data = "sample"
     split: TrainedSplit = "patient"
     preset: Preset = "quick"
     seed: Seed = 0
@@ -148,11 +174,10 @@ class Finetune(Training):
     width: int = from_preset("encoder's width where nothing is pretrained", ge=4, le=256, multiple_of=2)
 
 
-class Evaluate(Config):
+class Evaluate(Data):
     """Judge a classifier on test patients, beside controls that saw the same labels."""
 
     model: Annotated[str, Field(description="a fine-tuning's run id or a checkpoint file", min_length=1)]
-    data: Data = "sample"
     split: SplitName = "patient"
     scratch: Annotated[str, Field(description="run id of the same network trained from scratch, as a control")] = ""
 
@@ -171,7 +196,9 @@ class Score(Config):
     model: Annotated[str, Field(description="registry address, run id or .onnx file", min_length=1)] = (
         "models:/brain-tumor-classifier@champion"
     )
-    input: Annotated[str, Field(description="a folder, zip or file of .mat, PNG, JPEG or TIFF", min_length=1)]
+    input: Annotated[
+        str, Field(description="a folder, zip or file of .mat, DICOM, NIfTI, PNG, JPEG or TIFF", min_length=1)
+    ]
     output: Annotated[str, Field(description="a .csv or .parquet file", pattern=r"\.(csv|parquet)$")] = "scores.csv"
 
 
@@ -187,10 +214,9 @@ class Serve(Config):
     port: Annotated[int, Field(description="port to listen at", ge=1, le=65535)] = 8080
 
 
-class Main(Config):
+class Main(Data):
     """Everything: prepare, pretrain both ways, fine-tune, evaluate, register, score."""
 
-    data: Data = "sample"
     split: TrainedSplit = "patient"
     labels: Labels = "12"
     preset: Preset = "quick"

@@ -16,14 +16,14 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def progress(items: Iterable[T], what: str, unit: str) -> Iterator[T]:
-    """A bar on a terminal, a plain line now and then elsewhere."""
+def progress(items: Iterable[T], what: str, unit: str, total: int | None = None) -> Iterator[T]:
+    """A bar on a terminal, with the time left where the total is known; a plain line now and then elsewhere."""
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=what, unit=f" {unit}")
+        yield from tqdm(items, desc=what, unit=f" {unit}", total=total)
         return
-    count = 0
+    count, of = 0, f" of {total}" if total else ""
     for count, item in enumerate(items, 1):
         yield item
         if count % 1000 == 0:
-            say(f"{what}: {count} {unit}")
+            say(f"{what}: {count}{of} {unit}")
     say(f"{what}: {count} {unit}, done")

@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
-import re
-import shutil
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +10,35 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sslbt.data.formats import read_folds, read_mat
-from sslbt.data.phantom import make_sample
-from sslbt.data.preprocess import SIDE, Preprocess, resize
-from sslbt.data.sources import fingerprint, iterate
+from sslbt.data.files import fingerprint
+from sslbt.data.ingest import ABOUT, PIXELS, REFUSED, SIMILAR, TABLE, ingest
+from sslbt.data.preprocess import resize
+from sslbt.data.reading import SIDE
+from sslbt.data.source import Source, cache_folder, locate, once
 from sslbt.errors import UserError
-from sslbt.terminal import progress
 
-CLASSES = ("meningioma", "glioma", "pituitary")
-FORMAT = 1  # raise it when what the cache holds changes
-SAMPLE = "sample"
+FORMAT = 2  # raise it when what the cache holds changes
+TEXT = ("file", "patient", "family", "class", "plane", "sha256", "path")
 
 
 @dataclass(frozen=True)
 class Cache:
     """A prepared dataset.
 
-    `table` has a row per slice: file, patient, family, label (index into `classes`), fold (the dataset's own,
-    0 where unknown), height, width. Row i belongs to `pixels[i]`.
+    `table` has a row per slice: file, patient, family, class, fold (the dataset's own, 0 where unknown), height,
+    width, plane (empty where unknown), low and high (darkest and brightest pixel in its file), sha256 (of pixels),
+    path (its file's, within the source), and label (index into `classes`, -1 where unlabelled). Row i belongs to
+    `pixels[i]`. `refused` lists what could not be used (path, reason); `similar` pairs of rows of different families
+    whose pictures show the same (first, second, likeness).
     """
 
     pixels: np.ndarray  # (slices, 256, 256) uint8, memory-mapped
     table: pd.DataFrame
+    refused: pd.DataFrame
+    similar: pd.DataFrame
     digest: str
     synthetic: bool  # a slice or more is a phantom
-    classes: tuple[str, ...] = CLASSES
+    classes: tuple[str, ...]
 
     def load(self, rows: np.ndarray, size: int) -> Tensor:
         """The slices of these rows, (rows, 1, size, size) float32 in [0, 1]."""
@@ -48,98 +48,47 @@ class Cache:
         ]
         return torch.cat(parts)
 
+    def with_classes(self, classes: tuple[str, ...]) -> "Cache":
+        """The same slices, labelled by their place among a classifier's classes.
 
-def cache_folder() -> Path:
-    """Where prepared data and unfinished trainings live: $SSLBT_HOME, else ~/.cache/sslbt."""
-    return Path(os.environ.get("SSLBT_HOME") or Path.home() / ".cache" / "sslbt")
-
-
-def locate(data: str) -> Path:
-    """The folder or zip behind the parameter `data`; makes the synthetic sample if it is asked for and missing."""
-    if data != SAMPLE:
-        return Path(data).expanduser().resolve()
-    folder = cache_folder() / f"sample-{FORMAT}"
-    if not folder.exists():
-        with _written_whole(folder) as partial:
-            make_sample(partial)
-    return folder
+        Raises:
+            UserError: the data hold a class that is not among them.
+        """
+        strange = [name for name in self.classes if name not in classes]
+        if strange:
+            raise UserError(f"the classifier tells {', '.join(classes)} apart; the data also hold {strange[0]}")
+        return replace(self, table=_labelled(self.table, classes), classes=classes)
 
 
-def prepare(data: str) -> Cache:
-    """Read every slice of `data` into the cache, or open what an earlier call left there.
+def prepare(source: Source) -> Cache:
+    """Read every slice of a source into the cache, or open what an earlier call left there.
 
     Raises:
-        UserError: the source or one of its files can't be used; nothing is left behind.
+        UserError: the source or one of its files can't be used (with `on_bad=skip` the latter are left out and
+            listed); nothing is left behind.
     """
-    source = locate(data)
-    folder = cache_folder() / f"cache-{FORMAT}-{fingerprint(source)}"
-    if not folder.exists():
-        with _written_whole(folder) as partial:
-            _fill(partial, source)
-    return _open(folder)
+    place = locate(source)
+    known = [fingerprint(place), source.patient_pattern, source.on_bad, _content(source.annotations)]
+    key = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+    return _open(once(cache_folder() / f"cache-{FORMAT}-{key}", lambda folder: ingest(folder, place, source)))
 
 
-class _written_whole:
-    """A folder that appears under its final name only once it is complete."""
-
-    def __init__(self, final: Path) -> None:
-        self.final = final
-
-    def __enter__(self) -> Path:
-        self.final.parent.mkdir(parents=True, exist_ok=True)
-        self.partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.final.parent))
-        return self.partial
-
-    def __exit__(self, kind: type | None, *rest: object) -> None:
-        if kind is None and not self.final.exists():  # another process may have been faster
-            os.replace(self.partial, self.final)
-        shutil.rmtree(self.partial, ignore_errors=True)
-
-
-def family(patient: str) -> str:
-    """The patient number less one trailing letter: MR024780B and MR024780D may be one person."""
-    return re.sub(r"(?<=\d)[A-Za-z]$", "", patient)
-
-
-def _fill(folder: Path, source: Path) -> None:
-    preprocess = Preprocess()
-    rows, folds, synthetic = [], np.zeros(0, int), False
-    with open(folder / "pixels.bin", "wb") as out:
-        for name, read in progress(iterate(source), f"reading {source.name}", "files"):
-            if Path(name).name == "cvind.mat":
-                folds = read_folds(read(), name)
-                continue
-            if not name.lower().endswith(".mat"):
-                raise UserError(f"{name}: only the dataset's .mat files can be prepared; remove it or convert it")
-            found = read_mat(read(), name)
-            raw = torch.from_numpy(found.pixels.astype(np.float32))
-            pixels = (preprocess(raw[None])[0, 0] * 255).round().byte().numpy()
-            out.write(pixels.tobytes())
-            synthetic |= found.synthetic
-            height, width = found.pixels.shape
-            rows.append((Path(name).name, found.patient, family(found.patient), found.label - 1, height, width))
-    table = pd.DataFrame(rows, columns=["file", "patient", "family", "label", "height", "width"])
-    if table.empty:
-        raise UserError(f"{source}: holds no slice, only {len(folds)} fold numbers; is it the whole download?")
-    if table.file.duplicated().any():
-        raise UserError(f"{source}: holds {table.file[table.file.duplicated()].iloc[0]} twice; remove one of them")
-    table["fold"] = [_fold(folds, name) for name in table.file]
-    table.to_csv(folder / "table.csv", index=False, lineterminator="\n")  # on Windows too: same digest
-    content = hashlib.sha256((folder / "table.csv").read_bytes())
-    with open(folder / "pixels.bin", "rb") as f:
-        for block in iter(lambda: f.read(2**24), b""):
-            content.update(block)
-    about = {"digest": content.hexdigest()[:16], "synthetic": synthetic}
-    (folder / "about.json").write_text(json.dumps(about))
-
-
-def _fold(folds: np.ndarray, name: str) -> int:
-    number = int(Path(name).stem) if Path(name).stem.isdecimal() else 0
-    return int(folds[number - 1]) if 0 < number <= len(folds) else 0
+def _content(annotations: str) -> str:
+    try:
+        return hashlib.sha256(Path(annotations).expanduser().read_bytes()).hexdigest() if annotations else ""
+    except OSError as error:
+        raise UserError(f"annotations={annotations}: can't be read ({error.strerror}); give a CSV file") from error
 
 
 def _open(folder: Path) -> Cache:
-    text = {"file": str, "patient": str, "family": str}
-    table = pd.read_csv(folder / "table.csv", dtype=text, keep_default_na=False)  # "NA" is a patient like any other
-    pixels = np.memmap(folder / "pixels.bin", np.uint8, "r", shape=(len(table), SIDE, SIDE))
-    return Cache(pixels, table, **json.loads((folder / "about.json").read_text()))
+    table = pd.read_csv(folder / TABLE, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)  # a patient "NA"
+    about = json.loads((folder / ABOUT).read_text())
+    classes = tuple(about.pop("classes"))
+    pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(len(table), SIDE, SIDE))
+    refused, similar = (pd.read_csv(folder / name, keep_default_na=False) for name in (REFUSED, SIMILAR))
+    return Cache(pixels, _labelled(table, classes), refused, similar, classes=classes, **about)
+
+
+def _labelled(table: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
+    number = {name: i for i, name in enumerate(classes)}
+    return table.assign(label=[number.get(name, -1) for name in table["class"]])

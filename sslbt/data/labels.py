@@ -1,5 +1,6 @@
 """Which slices of the training part have a label: a few, balanced by class and spread over patients."""
 
+import re
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -19,26 +20,29 @@ def choose_labels(split: Split, labels: str, seed: int, classes: tuple[str, ...]
     families take turns.
 
     Args:
-        labels: `12`, `10%` of the training slices, `5p` (all slices of five patients a class), `all`, or the path of
-            a CSV with the columns `file` and `class`.
+        labels: `12`, `10%` of the labelled training slices, `5p` (all labelled slices of five patients a class),
+            `all`, or the path of a CSV with the columns `file` and `class`.
 
     Raises:
         UserError: another form, more labels than training slices, fewer than one a class, or a CSV that doesn't fit.
     """
-    train = split.table[split.table.part == "train"]
+    train = split.table[(split.table.part == "train") & (split.table.label >= 0)]
     if labels.lower().endswith(".csv"):
-        return _from_csv(train, Path(labels).expanduser(), classes)
+        return _from_csv(train, labels, classes)
     if labels == "all":
         return train.index.to_numpy()
-    number = labels.rstrip("%p")
-    if not number.isdecimal() or len(labels) - len(number) > 1:
+    form = re.fullmatch(r"(\d{1,9})([%p]?)", labels)
+    if not form:
         raise UserError(f"labels={labels}: give {FORMS}")
-    if labels.endswith("p"):
-        return _patients(train, int(number), seed)
-    count = round(int(number) / 100 * len(train)) if labels.endswith("%") else int(number)
+    number, unit = int(form[1]), form[2]
+    if unit == "p":
+        return _patients(train, number, seed, classes)
+    count = round(number / 100 * len(train)) if unit == "%" else number
     present = train.label.nunique()
     if not present <= count <= len(train):
-        raise UserError(f"labels={labels}: {count} slices; the training part has {len(train)} of {present} classes")
+        raise UserError(
+            f"labels={labels}: {count} slices; the training part has {len(train)} labelled ones of {present} classes"
+        )
     return np.sort(np.array(_take_turns(train, seed)[:count]))
 
 
@@ -60,29 +64,30 @@ def _rounds(queues: list[list[int]]) -> list[int]:
     return [row for row in chain.from_iterable(zip_longest(*queues)) if row is not None]
 
 
-def _patients(train: pd.DataFrame, count: int, seed: int) -> np.ndarray:
-    chosen: list[str] = []
-    for label, of_class in train.groupby("label"):
+def _patients(train: pd.DataFrame, count: int, seed: int, classes: tuple[str, ...]) -> np.ndarray:
+    rows: list[int] = []
+    for _, of_class in train.groupby("label"):
         families = shuffled(list(of_class.family.unique()), f"family|{seed}")
         if not 1 <= count <= len(families):
-            raise UserError(f"labels={count}p: class {label} has {len(families)} patient families to train on")
-        chosen += families[:count]
-    return train.index[train.family.isin(chosen)].to_numpy()
+            name = classes[of_class.label.iloc[0]]
+            raise UserError(f"labels={count}p: class {name} has {len(families)} patient families to train on")
+        rows += of_class.index[of_class.family.isin(families[:count])]
+    return np.sort(np.array(rows, np.int64))
 
 
-def _from_csv(train: pd.DataFrame, path: Path, classes: tuple[str, ...]) -> np.ndarray:
+def _from_csv(train: pd.DataFrame, labels: str, classes: tuple[str, ...]) -> np.ndarray:
     try:
-        given = pd.read_csv(path, dtype=str)
+        given = pd.read_csv(Path(labels).expanduser(), dtype=str, keep_default_na=False)  # a class "None"
         wanted = list(zip(given["file"], given["class"], strict=True))
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"labels={path}: can't be read as a CSV with the columns file and class ({error})") from error
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise UserError(f"labels={labels}: can't be read as a CSV with the columns file and class ({error})") from error
     known = {file: (row, classes[label]) for row, file, label in zip(train.index, train.file, train.label, strict=True)}
     for file, name in wanted:
         if file not in known:
-            raise UserError(f"labels={path}: {file} is not a training slice of this split; label another one")
+            raise UserError(f"labels={labels}: {file} is not a training slice of this split; label another one")
         if name != known[file][1]:
-            raise UserError(f"labels={path}: {file} is labelled {name!r}, but the data says {known[file][1]!r}")
+            raise UserError(f"labels={labels}: {file} is labelled {name!r}, but the data says {known[file][1]!r}")
     missing = {name for _, name in known.values()} - {name for _, name in wanted}
     if missing:
-        raise UserError(f"labels={path}: no slice is labelled {min(missing)}; label at least one of every class")
+        raise UserError(f"labels={labels}: no slice is labelled {min(missing)}; label at least one of every class")
     return np.unique([known[file][0] for file, _ in wanted])

@@ -8,8 +8,9 @@ from numpy.random import Generator
 from scipy.ndimage import gaussian_filter
 
 from sslbt.data.anatomy import BRAIN, GLIOMA, MENINGIOMA, PITUITARY, SELLA, Person, Tumour, paint
-from sslbt.data.matfile import write_folds, write_mat
+from sslbt.data.matlab import write_folds, write_mat
 
+PATIENTS = 90
 PLANES = ("axial", "coronal", "sagittal")
 README = """Synthetic phantoms drawn by sslbt (sslbt/data/phantom.py) from random numbers: no patient was scanned.
 They show that the software runs; they say nothing about real tumours.
@@ -30,7 +31,7 @@ class Scanner:
     blur: float  # pixels of 256
 
 
-def make_sample(folder: Path, patients: int = 90, size: int = 256, seed: int = 0) -> None:
+def make_sample(folder: Path, patients: int = PATIENTS, size: int = 256, seed: int = 0) -> None:
     """Write phantoms of `patients` made-up patients, classes in equal parts, in the figshare dataset's layout.
 
     1.mat, 2.mat, ... hold 3 to 9 slices of each patient over three planes, in random order of patients and planes;

@@ -4,15 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIDE = 256  # pixels a side in the cache; networks take this or less
-CLIPPED = SIDE * SIDE // 100  # the darkest and the brightest percent saturate
+from sslbt.data.reading import CLIPPED, SIDE
 
 
 class Preprocess(nn.Module):
     """Square, resize and normalise each slice from its own values.
 
-    One module for the cache, training and the exported classifier, so that they can't drift apart. Multiplying
-    the pixels by a positive number or adding one to them changes nothing.
+    The exported classifier begins with it; the cache holds what `reading.normalise` makes, the same without torch
+    (a test holds them equal). Multiplying the pixels by a positive number or adding one to them changes nothing.
     """
 
     def forward(self, image: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ makes the same split.
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from sslbt.errors import UserError
 
 FOLDS = 5
 PARTS = ("train", "validation", "test")
+LEFT_OUT = "left out"  # unlabelled slices of patients who validate or test: neither learnt from nor judged by
 
 
 @dataclass(frozen=True)
@@ -33,24 +35,30 @@ class Split:
         return np.flatnonzero(self.table.part == part)
 
 
-def make_split(table: pd.DataFrame, name: str) -> Split:
-    """Assign every slice to train, validation or test.
+def make_split(table: pd.DataFrame, name: str, classes: tuple[str, ...]) -> Split:
+    """Assign every slice to train, validation or test; unlabelled slices train or are left out.
 
     Args:
-        table: file, patient, family, label, fold per slice.
+        table: file, patient, family, label (index into `classes`, -1 where unlabelled), fold per slice.
         name: `patient` or `patient:K` (a fifth of the families of each class is test, a tenth validation; K = 1..5
             takes turns), `official:K` (the dataset's fold K is test), `slices` (the origin's random 80/4/16) or
             `none` (all is test).
+        classes: names of the classes.
 
     Raises:
         UserError: an unknown name, or too few families to fill every part with every class.
     """
+    labelled = table.label >= 0
+    held = sorted(table.label[labelled].unique())
+    if len(held) < (1 if name == "none" else 2):
+        only = f"only slices of the class {classes[held[0]]}" if held else "no labelled slice"
+        raise UserError(f"split={name}: the data hold {only}; training needs two classes (split=none evaluates one)")
     kind, _, number = ("patient:1" if name == "patient" else name).partition(":")
     fold = int(number) if number in map(str, range(1, FOLDS + 1)) else None
     if kind == "patient" and fold:
-        part, warning = _by_family(table, _test_families(table, fold)), ""
+        part, warning = _by_family(table, _test_families(table, fold, classes), classes), ""
     elif kind == "official" and fold:
-        part, warning = _official(table, fold)
+        part, warning = _official(table, fold, classes)
     elif name == "slices":
         part = _by_slice(table)
         warning = "split=slices puts slices of one patient on both sides: its figures do not hold for new patients"
@@ -58,8 +66,9 @@ def make_split(table: pd.DataFrame, name: str) -> Split:
         part, warning = np.full(len(table), "test", object), ""
     else:
         raise UserError(f"split={name}: choose patient, patient:1 to patient:5, official:1 to official:5, slices, none")
-    if fold:
-        _check_complete(table, part, name)
+    part[(~labelled & (part != "train")).to_numpy()] = LEFT_OUT
+    if name != "none":
+        _check_complete(table, part, name, classes)
     return Split(name, table[["file", "patient", "family", "label"]].assign(part=part), warning)
 
 
@@ -68,23 +77,28 @@ def shuffled(names: list[str], salt: str) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{salt}|{name}".encode()).digest())
 
 
-def _families(table: pd.DataFrame) -> dict[int, list[str]]:
-    """Families of each class, most slices first, equals in random order. A family counts where most slices are."""
-    classes = table.groupby("family").label.agg(lambda labels: labels.mode().iloc[0])
-    sizes = table.family.value_counts()
-    ordered = {}
-    for label in sorted(classes.unique()):
-        names = shuffled(list(classes.index[classes == label]), "split")
-        ordered[int(label)] = sorted(names, key=lambda name: -sizes[name])
+def _families(table: pd.DataFrame, classes: tuple[str, ...]) -> dict[int, list[str]]:
+    """Families of each class, most slices first, equals in random order.
+
+    A family counts where most of its slices are; where classes are level, with the first by name.
+    """
+    table = table[table.label >= 0]
+    sizes = Counter(table.family)
+    counts = Counter(zip(table.family, table.label, strict=True))
+    ranked = sorted(counts, key=lambda one: (-counts[one], classes[one[1]]))
+    label_of = dict(reversed(ranked))  # of several labels the first in rank stays
+    ordered: dict[int, list[str]] = {label: [] for label in sorted(set(label_of.values()))}
+    for name in sorted(shuffled(list(sizes), "split"), key=lambda name: -sizes[name]):
+        ordered[label_of[name]].append(name)
     return ordered
 
 
-def _test_families(table: pd.DataFrame, fold: int) -> set[str]:
+def _test_families(table: pd.DataFrame, fold: int, classes: tuple[str, ...]) -> set[str]:
     chosen: set[str] = set()
-    for label, names in _families(table).items():
+    for label, names in _families(table, classes).items():
         if len(names) < 3:
             raise UserError(
-                f"class {label} has {len(names)} patient families; a split needs 3 (use split=none to evaluate only)"
+                f"class {classes[label]} has {len(names)} patient families; a split needs 3 (split=none evaluates only)"
             )
         # Deal them out like cards, back and forth, so that every fold gets large and small families.
         dealt = [i % FOLDS if (i // FOLDS) % 2 == 0 else FOLDS - 1 - i % FOLDS for i in range(len(names))]
@@ -93,40 +107,48 @@ def _test_families(table: pd.DataFrame, fold: int) -> set[str]:
     return chosen
 
 
-def _by_family(table: pd.DataFrame, test: set[str]) -> np.ndarray:
+def _by_family(table: pd.DataFrame, test: set[str], classes: tuple[str, ...]) -> np.ndarray:
     """Test as given; every eighth of the other families of each class (a tenth of all) validates."""
     validation: set[str] = set()
-    for label, names in _families(table).items():
+    for label, names in _families(table, classes).items():
         rest = [name for name in names if name not in test]
         if len(rest) < 2:
-            raise UserError(f"class {label} has {len(rest)} families outside the test; training and validation need 2")
+            raise UserError(
+                f"class {classes[label]} has {len(rest)} families outside the test; training and validation need 2"
+            )
         validation |= set(rest[min(4, len(rest) - 1) :: 8])
     inside = [table.family.isin(test), table.family.isin(validation)]
     return np.select(inside, ["test", "validation"], "train").astype(object)
 
 
-def _official(table: pd.DataFrame, fold: int) -> tuple[np.ndarray, str]:
+def _official(table: pd.DataFrame, fold: int, classes: tuple[str, ...]) -> tuple[np.ndarray, str]:
     if not (table.fold == fold).any():
         raise UserError(f"split=official:{fold}: the data has no fold {fold}; cvind.mat belongs beside the slices")
-    test = (table.fold == fold).to_numpy()
+    labelled = table.label >= 0
+    tested = set(table.family[labelled & (table.fold == fold)])
+    # Nothing unlabelled of the patients tested trains, though the fold has only some of their slices.
+    test = ((table.fold == fold) | (~labelled & table.family.isin(tested))).to_numpy(bool)
     part = np.full(len(table), "test", object)
-    part[~test] = _by_family(table[~test], set())
-    both = set(table.family[test]) & set(table.family[~test])
-    crossing = table.family.isin(both).sum()
+    part[~test] = _by_family(table[~test], set(), classes)
+    both = tested & set(table.family[~test])
     if not both:
         return part, ""
+    crossing = (labelled & table.family.isin(both)).sum()
     return part, f"official fold {fold} is crossed by {len(both)} patient families with {crossing} slices"
 
 
-def _check_complete(table: pd.DataFrame, part: np.ndarray, name: str) -> None:
-    for label, where in table.groupby("label").indices.items():
-        missing = set(PARTS) - set(part[where])
+def _check_complete(table: pd.DataFrame, part: np.ndarray, name: str, classes: tuple[str, ...]) -> None:
+    for label in sorted(table.label[table.label >= 0].unique()):
+        missing = set(PARTS) - set(part[table.label == label])
         if missing:
-            raise UserError(f"split={name}: class {label} has no slice in the part {min(missing)}; use another split")
+            raise UserError(
+                f"split={name}: class {classes[label]} has no slice in the part {min(missing)}; use another split, or "
+                "more data"
+            )
 
 
 def _by_slice(table: pd.DataFrame) -> np.ndarray:
-    order = shuffled(list(table.file), "slices")
+    order = shuffled(list(table.file[table.label >= 0]), "slices")
     test, validation = round(0.16 * len(order)), round(0.04 * len(order))
     part = dict.fromkeys(order[:test], "test") | dict.fromkeys(order[test : test + validation], "validation")
     return table.file.map(lambda file: part.get(file, "train")).to_numpy(object)

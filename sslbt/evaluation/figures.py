@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,6 +21,20 @@ def slices_by_class(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, 
         _row(axes[row], [pixels[i] / 255 for i in chosen])
         _label(axes[row, 0], f"{name}\n{len(own)} slices")
     figure.suptitle(f"Slices by class{note}")
+    return figure
+
+
+def similar(pixels: np.ndarray, pairs: pd.DataFrame) -> Figure:
+    """Pictures (n, side, side) of different patients that show the same, up to eight pairs, one above the other."""
+    shown = pairs.head(8)
+    figure, axes = _grid(2, len(shown), height=2.1)
+    for column, pair in enumerate(shown.itertuples()):
+        for row, side in enumerate(("first", "second")):
+            axes[row, column].imshow(pixels[getattr(pair, side)], cmap="gray")
+            file, patient, part = (getattr(pair, f"{side}_{what}") for what in ("file", "patient", "part"))
+            axes[row, column].set_title(f"{file}\n{patient}\n{part}", fontsize="x-small")
+    across = int(pairs.leak.sum())
+    figure.suptitle(f"{len(pairs)} pairs of different patients show the same; {across} of them across parts")
     return figure
 
 
@@ -100,8 +115,8 @@ def comparison(rows: Sequence[tuple[str, float, float, float, bool]], metric: st
     return figure
 
 
-def _grid(rows: int, columns: int) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=(1.5 * columns + 1, 1.55 * rows + 0.5), layout="constrained")
+def _grid(rows: int, columns: int, height: float = 1.55) -> tuple[Figure, np.ndarray]:
+    figure = Figure(figsize=(1.5 * columns + 1, height * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

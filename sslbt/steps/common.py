@@ -4,19 +4,46 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sslbt.config import Evaluate, Prepare, Training
+from sslbt.data.audit import audit
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.splits import Split, make_split
 from sslbt.errors import UserError
+from sslbt.evaluation import figures
+from sslbt.terminal import say
 from sslbt.tracking.code import code_version
 from sslbt.tracking.run import Run
 
 
-def open_data(data: str, split: str, run: Run) -> tuple[Cache, Split]:
-    """The prepared slices and who is on which side, both logged."""
-    cache = prepare(data)
-    parts = make_split(cache.table, split)
-    run.dataset(data, cache, parts)
-    return cache, parts
+def open_data(
+    cfg: Prepare | Training | Evaluate, run: Run, classes: tuple[str, ...] | None = None
+) -> tuple[Cache, Split]:
+    """The prepared slices and who is on which side, both logged.
+
+    Args:
+        cfg: which data and split.
+        run: where to log.
+        classes: of the classifier that is to be judged, in its order; the data may hold fewer.
+
+    Raises:
+        UserError: the data can't be used, or pictures of one patient are on both sides under two names; `prepare`
+            only warns of that, so that it can be looked at.
+    """
+    cache = prepare(cfg.source)
+    if classes:
+        cache = cache.with_classes(classes)
+    split = make_split(cache.table, cfg.split, cache.classes)
+    run.dataset(cfg.data, cache, split)
+    found = audit(cache, split)
+    run.audit(found)
+    if len(found.pairs):
+        run.figure("audit/pairs.png", figures.similar(cache.pixels, found.pairs))
+    if found.stops:
+        leak = f"{found.findings[0]}; see audit/pairs.png in the run {run.id}"
+        if not isinstance(cfg, Prepare):
+            raise UserError(f"{leak}; give both patients one number (annotations), or remove the copies")
+        say(f"WARNING: {leak}")
+    return cache, split
 
 
 def origin(cache: Cache, split: Split, rows: np.ndarray, run: Run) -> dict:

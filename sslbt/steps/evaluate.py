@@ -12,6 +12,7 @@ from sslbt.evaluation import controls, figures
 from sslbt.evaluation.features import logits
 from sslbt.evaluation.metrics import Predictions, paired_difference
 from sslbt.evaluation.metrics import evaluate as measure
+from sslbt.nn.heads import Classifier
 from sslbt.steps.common import open_data, refuse_leak
 from sslbt.terminal import say
 from sslbt.tracking.models import CLASSIFIER, checkpoint_file
@@ -26,8 +27,10 @@ PREDICTIONS = "predictions.csv"
 
 def evaluate(cfg: Evaluate, run: Run) -> None:
     """Score every test slice, measure with intervals over patients, and let the controls answer the same test."""
-    cache, split = open_data(cfg.data, cfg.split, run)
-    predictions, about = judge(cfg.model, cache, split)
+    classifier, about = checkpoint.load_classifier(checkpoint_file(cfg.model, CLASSIFIER))
+    cache, split = open_data(cfg, run, tuple(about["classes"]))
+    refuse_leak(about["seen"], split, f"model={cfg.model}")
+    predictions = judge(classifier, about, cache, split)
     name = NAMES.get(about["way"], about["way"])
     labels = about["labels"]
     run.describe(f"evaluate {name}, {labels} labels", way=about["way"], labels=labels, classifier=cfg.model)
@@ -52,15 +55,10 @@ def evaluate(cfg: Evaluate, run: Run) -> None:
         say(line)
 
 
-def judge(model: str, cache: Cache, split: Split) -> tuple[Predictions, dict]:
-    """Calibrated predictions of a classifier for the test slices, and what its checkpoint says."""
-    classifier, about = checkpoint.load_classifier(checkpoint_file(model, CLASSIFIER))
-    if tuple(about["classes"]) != cache.classes:
-        raise UserError(f"model={model}: it tells {about['classes']} apart, the data holds {list(cache.classes)}")
-    refuse_leak(about["seen"], split, f"model={model}")
-    rows = split.rows("test")
-    scores = logits(classifier.to(best_device()), cache.load(rows, about["size"]))
-    return answers_of(softmax(scores / about["temperature"], axis=1), split), about
+def judge(classifier: Classifier, about: dict, cache: Cache, split: Split) -> Predictions:
+    """Calibrated predictions of a classifier for the test slices."""
+    scores = logits(classifier.to(best_device()), cache.load(split.rows("test"), about["size"]))
+    return answers_of(softmax(scores / about["temperature"], axis=1), split)
 
 
 def answers_of(probabilities: np.ndarray, split: Split) -> Predictions:
@@ -75,9 +73,11 @@ def control_predictions(
     """What the controls answer, by name. Those that learn need the classifier's labelled slices in this data."""
     found = {}
     if cfg.scratch:
-        found["from_scratch"], scratch = judge(cfg.scratch, cache, split)
-        if scratch["labelled_files"] != about["labelled_files"] or scratch["way"] != "scratch":
+        other, scratch = checkpoint.load_classifier(checkpoint_file(cfg.scratch, CLASSIFIER))
+        if any(scratch[fact] != about[fact] for fact in ("labelled_files", "classes")) or scratch["way"] != "scratch":
             raise UserError(f"scratch={cfg.scratch}: not the same labels trained from scratch; no fair control")
+        refuse_leak(scratch["seen"], split, f"scratch={cfg.scratch}")
+        found["from_scratch"] = judge(other, scratch, cache, split)
     if about["data_digest"] != cache.digest:
         say("no controls: the classifier's labelled slices are not in this data")
         return found

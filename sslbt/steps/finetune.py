@@ -29,7 +29,7 @@ def finetune(cfg: Finetune, run: Run) -> None:
 
     Validation patients are watched and calibrate the probabilities afterwards; nothing is chosen by them.
     """
-    cache, split = open_data(cfg.data, cfg.split, run)
+    cache, split = open_data(cfg, run)
     torch.manual_seed(cfg.seed)
     encoder, before = pretrained_encoder(cfg, split)
     run.describe(

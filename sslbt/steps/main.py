@@ -9,7 +9,7 @@ from mlflow.exceptions import ExecutionException
 
 import sslbt
 from sslbt.config import STAGES, Main, Score
-from sslbt.data.cache import SAMPLE, locate
+from sslbt.data.source import Source, locate
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
 from sslbt.steps.evaluate import HEADLINE, NAMES
@@ -31,7 +31,15 @@ def main(cfg: Main, run: Run) -> None:
     run.describe(f"main, {cfg.labels} labels", labels=cfg.labels)
     steps = Steps(run)
     # Steps run in the project's folder, so that paths must not depend on the current one.
-    data = {"data": cfg.data if cfg.data == SAMPLE else str(locate(cfg.data)), "split": cfg.split}
+    here = Path(cfg.data).expanduser()
+    data = {"data": str(here.resolve()) if here.exists() else cfg.data, "split": cfg.split, "on_bad": cfg.on_bad}
+    data |= {
+        name: value
+        for name in ("patient_pattern", "base_url")
+        if (value := getattr(cfg, name)) != Main.model_fields[name].default
+    }
+    if cfg.annotations:
+        data["annotations"] = str(Path(cfg.annotations).expanduser().resolve())
     labels = str(Path(cfg.labels).expanduser().resolve()) if cfg.labels.endswith(".csv") else cfg.labels
     training = data | {"preset": cfg.preset, "seed": cfg.seed}
 
@@ -52,7 +60,7 @@ def main(cfg: Main, run: Run) -> None:
     best = registry.find_best(steps.experiment, METRIC)
     steps.do("register", run=best.run.info.run_id, metric=METRIC)
 
-    score(Score.build(input=str(locate(cfg.data)), output=cfg.output))
+    score(Score.build(input=str(locate(cfg.source)), output=cfg.output))
     show(compare(evaluations), cfg, run)
 
 
@@ -112,7 +120,7 @@ def show(table: pd.DataFrame, cfg: Main, run: Run) -> None:
     run.table("comparison.csv", table)
     rows = [(row["name"], *(row[HEADLINE + end] for end in INTERVAL), row["control"]) for _, row in table.iterrows()]
     title = f"{cfg.labels} labelled slices, split {cfg.split}" + (
-        ", synthetic phantoms" if cfg.data == "sample" else ""
+        ", synthetic phantoms" if cfg.source.synthetic else ""
     )
     run.figure("pictures/comparison.png", figures.comparison(rows, "balanced accuracy over patients", title))
     best = table[~table.control].iloc[0]
@@ -130,10 +138,10 @@ def show(table: pd.DataFrame, cfg: Main, run: Run) -> None:
     print("* a control that learns nothing from unlabelled slices\n")
     print(f"Activate first:     . {Path(sys.prefix) / 'bin' / 'activate'}")
     print("Compare the runs:   mlflow ui        then open http://127.0.0.1:5000")
-    print(f"Score a picture:    sslbt score --input {example(cfg.data)} --output one.csv")
+    print(f"Score a picture:    sslbt score --input {example(cfg.source)} --output one.csv")
 
 
-def example(data: str) -> Path:
+def example(source: Source) -> Path:
     """Something of the data that can be scored."""
-    source = locate(data)
-    return next(iter(sorted(source.glob("*.mat"))), source) if source.is_dir() else source
+    place = locate(source)
+    return next(iter(sorted(place.glob("*.mat"))), place) if place.is_dir() else place

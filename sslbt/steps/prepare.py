@@ -9,7 +9,7 @@ from sslbt.tracking.run import Run
 
 def prepare(cfg: Prepare, run: Run) -> None:
     """Read every slice, split them by patient, and log how many there are and how they look."""
-    cache, split = open_data(cfg.data, cfg.split, run)
+    cache, split = open_data(cfg, run)
     note = ", synthetic phantoms" if cache.synthetic else ""
     labels = cache.table.label.to_numpy()
     run.figure("pictures/slices_by_class.png", figures.slices_by_class(cache.pixels, labels, cache.classes, note))

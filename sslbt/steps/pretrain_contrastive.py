@@ -21,11 +21,13 @@ from sslbt.training.tasks import Compare
 
 def pretrain_contrastive(cfg: PretrainContrastive, run: Run) -> None:
     """Pretrain an encoder by telling positive from negative pairs (Chen et al. 2020; Hadsell et al. 2006)."""
-    cache, split = open_data(cfg.data, cfg.split, run)
+    cache, split = open_data(cfg, run)
     run.describe(f"pretrain contrastive, pairs by {cfg.pairs}", way="contrastive")
     if cfg.pairs == "label":
         say("WARNING: pairs=label reads the class of every training slice: few labels are no longer few")
     rows, watched = split.rows("train"), split.rows("validation")
+    if cfg.pairs == "label":
+        rows = rows[split.table.label.to_numpy()[rows] >= 0]
     slices = cache.load(rows, cfg.size)
     pairs = Pairs(split.table.iloc[rows].reset_index(drop=True), cfg.pairs)
     show(slices, pairs, cfg.pairs, run)

@@ -18,7 +18,7 @@ from sslbt.training.tasks import Restore
 
 def pretrain_encoder(cfg: PretrainEncoder, run: Run) -> None:
     """Pretrain an encoder by restoring hidden regions of unlabelled slices (Pathak et al. 2016)."""
-    cache, split = open_data(cfg.data, cfg.split, run)
+    cache, split = open_data(cfg, run)
     run.describe("pretrain encoder", way="encoder")
     rows, watched = split.rows("train"), split.rows("validation")
     validation = cache.load(watched, cfg.size)

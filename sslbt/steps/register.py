@@ -1,15 +1,16 @@
 """`register`: the best evaluated classifier to ONNX, checked, into the registry, and into service if it holds."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import fields
 
 import mlflow
 import numpy as np
 
 from sslbt.config import Register
-from sslbt.data.cache import locate
-from sslbt.data.formats import decode
-from sslbt.data.sources import iterate
+from sslbt.data.cache import prepare
+from sslbt.data.files import iterate
+from sslbt.data.formats import pictures
+from sslbt.data.source import Source, locate
 from sslbt.errors import UserError
 from sslbt.evaluation.metrics import Predictions, paired_difference
 from sslbt.export.onnx import Deployed, export
@@ -33,7 +34,7 @@ def register(cfg: Register, run: Run) -> None:
 
     with run.artifact(ONNX) as path:
         export(deployed, about, path)
-        parity = check(deployed, path, raw_slices(best.data.params[CONFIG + "data"], set(test.file)))
+        parity = check(deployed, path, raw_slices(source_of(best), set(test.file)))
         if parity.slices != len(test):
             raise UserError(
                 f"{parity.slices} of {len(test)} test slices found in the data; was it moved since evaluate?"
@@ -70,11 +71,20 @@ def find(cfg: Register, run: Run) -> mlflow.entities.Run:
     return best.run
 
 
-def raw_slices(data: str, files: set[str]) -> Iterator[np.ndarray]:
-    """The pixels of these files as the source holds them."""
-    for name, read in iterate(locate(data)):
-        if Path(name).name in files:
-            yield decode(read(), name)
+def source_of(evaluation: mlflow.entities.Run) -> Source:
+    """The data an evaluation was about."""
+    known = {field.name: evaluation.data.params.get(CONFIG + field.name) for field in fields(Source)}
+    return Source(**{name: value for name, value in known.items() if value})
+
+
+def raw_slices(source: Source, files: set[str]) -> Iterator[np.ndarray]:
+    """The pixels of these slices as the source holds them."""
+    table = prepare(source).table
+    wanted = set(table.path[table.file.isin(files)])
+    for name, read in iterate(locate(source)):
+        # Slices of a volume are called by its name, "#" and a number.
+        if name in wanted or any(path.startswith(f"{name}#") for path in wanted):
+            yield from (pixels for slice_, pixels in pictures(read(), name) if slice_ in wanted)
 
 
 def objection(metric: str, ours: str, theirs: str | None, classes: list[str]) -> str:
@@ -85,10 +95,10 @@ def objection(metric: str, ours: str, theirs: str | None, classes: list[str]) ->
     if not theirs or theirs == ours:
         return ""
     name = metric.removeprefix("test/")
-    challenger, champion = (
-        Predictions.from_table(registry.predictions_of(run, PREDICTIONS), tuple(classes)) for run in (ours, theirs)
-    )
     try:
+        challenger, champion = (
+            Predictions.from_table(registry.predictions_of(run, PREDICTIONS), tuple(classes)) for run in (ours, theirs)
+        )
         low, high = np.nanpercentile(paired_difference(challenger, champion, name), [2.5, 97.5])
     except (ValueError, KeyError):
         return f"the champion was judged on other slices; evaluate both on the same (champion's evaluation {theirs})"

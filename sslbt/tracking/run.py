@@ -14,9 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
 
-from sslbt.config import Config, Main, Prepare, stage_of
-from sslbt.data.cache import Cache, cache_folder, locate, prepare
-from sslbt.data.sources import fingerprint
+from sslbt.config import Config, Data, Main, Prepare, stage_of
+from sslbt.data.audit import Audit
+from sslbt.data.cache import Cache, prepare
+from sslbt.data.files import fingerprint
+from sslbt.data.source import cache_folder, locate
 from sslbt.data.splits import Split
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest, code_version
@@ -31,11 +33,13 @@ def step_key(config: Config) -> str:
     Data count by content, wherever they lie; only `prepare`, which finds out the content, goes by names and times.
     """
     values = config.model_dump(mode="json")
+    if isinstance(config, Prepare | Main):
+        values["data"] = fingerprint(locate(config.source))
+    elif isinstance(config, Data):
+        values = {name: value for name, value in values.items() if name not in Data.model_fields}
+        values["data"] = prepare(config.source).digest
     for name, value in values.items():
-        if name == "data":
-            reading = isinstance(config, Prepare | Main)
-            values[name] = fingerprint(locate(value)) if reading else prepare(value).digest
-        elif isinstance(value, str) and value and Path(value).expanduser().is_file():
+        if isinstance(value, str) and value and Path(value).expanduser().is_file():
             values[name] = fingerprint(Path(value).expanduser())
     facts = [stage_of(type(config)), values, code_digest()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -58,7 +62,7 @@ class Run:
 
     def dataset(self, data: str, cache: Cache, split: Split) -> None:
         """Which data, by digest, and who is on which side, by hash; warns where the split leaks."""
-        table = cache.table.drop(columns="fold")
+        table = cache.table[["file", "patient", "family", "class", "height", "width", "plane"]]
         source = from_pandas(table, source=data, name=Path(data).name, digest=cache.digest)
         mlflow.log_input(source, context=split.name, tags={"split_hash": split.hash})
         self.table("split/split.csv", split.table)
@@ -69,6 +73,16 @@ class Run:
         if split.warning:
             mlflow.set_tag("warning", split.warning)
             say(f"WARNING: {split.warning}")
+
+    def audit(self, found: Audit) -> None:
+        """Whether the split leaks: as metrics, tables, and words at the top of the run's page."""
+        self.metrics({f"audit/{name}": value for name, value in found.facts.items()})
+        self.table("audit/pairs.csv", found.pairs)
+        self.table("audit/crossing_families.csv", found.crossing)
+        mlflow.log_dict({"findings": found.findings} | found.facts, "audit/audit.json")
+        heading = "**This split leaks.**" if found.leaks.size or found.crossing.size else "**No leak found.**"
+        lines = [heading, *(f"- {finding}" for finding in found.findings)]
+        mlflow.set_tag("mlflow.note.content", "Leakage audit: " + "\n".join(lines))
 
     def metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Log what is finite."""

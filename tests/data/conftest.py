@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sslbt.data.matfile import write_folds, write_mat
+from sslbt.data.matlab import write_folds, write_mat
 
 WriteSlice = Callable[..., Path]
 

@@ -1,4 +1,9 @@
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -6,12 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from sslbt.data import cache as module
-from sslbt.data.cache import Cache, cache_folder, family, locate, prepare
-from sslbt.data.formats import read_mat
+from sslbt.data import ingest, phantom
+from sslbt.data.cache import Cache, prepare
+from sslbt.data.identity import family
+from sslbt.data.matlab import read_mat
 from sslbt.data.phantom import make_sample
 from sslbt.data.preprocess import Preprocess, resize
+from sslbt.data.source import Source, cache_folder, locate
 from sslbt.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -28,32 +37,37 @@ def zipped(folder: Path, target: Path) -> Path:
 def refused(source: Path, home: Path) -> str:
     """The sentence; nothing may be left behind."""
     with pytest.raises(UserError) as caught:
-        prepare(str(source))
-    assert list(home.iterdir()) == []
+        prepare(Source(str(source)))
+    assert left(home) == []
     return str(caught.value)
 
 
+def left(home: Path) -> list[Path]:
+    """What lies in the cache, less the files that processes wait at for each other."""
+    return [path for path in home.iterdir() if path.suffix != ".lock"]
+
+
 def test_every_slice_is_in_the_table_and_in_the_pixels(slices: Path) -> None:
-    cache = prepare(str(slices))
+    cache = prepare(Source(str(slices)))
     assert list(cache.table.file) == [f"{number}.mat" for number in range(1, 13)]
     assert list(cache.table.fold) == [number % 5 + 1 for number in range(12)]
     assert cache.pixels.shape == (12, 256, 256)
     for row, pixels in zip(cache.table.itertuples(), cache.pixels, strict=True):
         found = read_mat((slices / row.file).read_bytes(), row.file)
-        assert (row.patient, row.label + 1) == (found.patient, found.label)
+        assert (row.patient, cache.classes[row.label]) == (found.patient, found.label)
         assert (row.height, row.width) == found.pixels.shape
         expected = Preprocess()(torch.from_numpy(found.pixels[None].astype(np.float32)))[0, 0] * 255
-        assert abs(pixels - expected.numpy()).max() <= 0.5
+        assert abs(pixels - expected.numpy()).max() <= 0.501
     assert not cache.synthetic
 
 
 def test_classes_are_those_of_the_dataset(slices: Path) -> None:
-    cache = prepare(str(slices))
+    cache = prepare(Source(str(slices)))
     assert cache.classes == ("meningioma", "glioma", "pituitary")  # 1, 2, 3 in the dataset's files
 
 
 def test_patients_that_look_like_numbers_or_nothing_stay_text(slices: Path) -> None:
-    table = prepare(str(slices)).table
+    table = prepare(Source(str(slices))).table
     assert set(table.patient) == {"100360", "MR017260F", "NA", "MR024780B", "MR024780D", "0042"}
     assert set(table.family) == {"100360", "MR017260", "NA", "MR024780", "0042"}
 
@@ -78,7 +92,7 @@ def test_a_folder_a_zip_and_zips_in_a_zip_give_the_same_digest(slices: Path, tmp
         zipped(tmp_path / name, parts / f"{name}.zip")
     shutil.copy(slices / "cvind.mat", parts)
     nested = zipped(parts, tmp_path / "nested.zip")
-    caches = [prepare(str(source)) for source in (slices, flat, nested)]
+    caches = [prepare(Source(str(source))) for source in (slices, flat, nested)]
     assert len({cache.digest for cache in caches}) == 1
     for cache in caches[1:]:
         pd.testing.assert_frame_equal(cache.table, caches[0].table)
@@ -88,46 +102,45 @@ def test_a_folder_a_zip_and_zips_in_a_zip_give_the_same_digest(slices: Path, tmp
 def test_the_digest_sees_pixels_labels_patients_and_folds(slices: Path, write_slice) -> None:
     def rewritten(name: str, shape: tuple[int, int] = (24, 36), **changed: object) -> str:
         write_slice(slices / name, **changed, shape=shape)
-        return prepare(str(slices)).digest
+        return prepare(Source(str(slices))).digest
 
     digests = [
-        rewritten("6.mat", label=1, patient="100360"),
-        rewritten("6.mat", label=2, patient="100360"),
+        rewritten("6.mat", label=1, patient="100361"),
         rewritten("6.mat", label=2, patient="100361"),
-        rewritten("6.mat", label=2, patient="100361", shape=(24, 37)),
+        rewritten("6.mat", label=2, patient="100362"),
+        rewritten("6.mat", label=2, patient="100362", shape=(24, 37)),
     ]
     (slices / "cvind.mat").unlink()
-    digests.append(prepare(str(slices)).digest)
+    digests.append(prepare(Source(str(slices))).digest)
     assert len(set(digests)) == len(digests)
-    assert rewritten("6.mat", label=2, patient="100361", shape=(24, 37)) == digests[-1]
+    assert rewritten("6.mat", label=2, patient="100362", shape=(24, 37)) == digests[-1]
 
 
 def test_the_second_time_nothing_is_read(slices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = prepare(str(slices))
+    first = prepare(Source(str(slices)))
 
     def fail(*_: object) -> None:
         raise AssertionError("read again")
 
-    for name in ("iterate", "read_mat", "read_folds", "Preprocess"):
-        monkeypatch.setattr(module, name, fail)
-    second = prepare(str(slices))
+    monkeypatch.setattr(module, "ingest", fail)
+    second = prepare(Source(str(slices)))
     assert second.digest == first.digest
     pd.testing.assert_frame_equal(second.table, first.table)
     np.testing.assert_array_equal(second.pixels, first.pixels)
 
 
 def test_a_changed_file_is_read_again(slices: Path, write_slice) -> None:
-    before = prepare(str(slices))
+    before = prepare(Source(str(slices)))
     write_slice(slices / "13.mat", 3, "500")
-    after = prepare(str(slices))
+    after = prepare(Source(str(slices)))
     assert (len(before.table), len(after.table)) == (12, 13)
     assert after.digest != before.digest
 
 
 def test_the_cache_is_where_it_is_asked_for(slices: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache_folder() == home
-    prepare(str(slices))
-    assert len(list(home.iterdir())) == 1
+    prepare(Source(str(slices)))
+    assert len(left(home)) == 1
     monkeypatch.delenv("SSLBT_HOME")
     monkeypatch.setenv("HOME", str(home))
     assert cache_folder() == home / ".cache" / "sslbt"
@@ -137,30 +150,60 @@ def test_the_cache_is_where_it_is_asked_for(slices: Path, home: Path, monkeypatc
 def test_an_interruption_leaves_nothing_behind(
     error: BaseException, slices: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop_at_seven(data: bytes, name: str) -> object:
-        if name == "7.mat":
-            raise error
-        return read_mat(data, name)
+    def stop_at_the_end(*_: object) -> object:
+        raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "read_mat", stop_at_seven)
+        patched.setattr(ingest, "similar_pairs", stop_at_the_end)
         with pytest.raises(type(error)):
-            prepare(str(slices))
-    assert list(home.iterdir()) == []
-    assert len(prepare(str(slices)).table) == 12
+            prepare(Source(str(slices)))
+    assert left(home) == []
+    assert len(prepare(Source(str(slices))).table) == 12
 
 
-def test_another_process_may_be_faster(slices: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill = module._fill
+READER = """
+from sslbt.data.cache import prepare
+from sslbt.data.source import Source
+if __name__ == "__main__":
+    print(prepare(Source({!r})).digest)
+"""
 
-    def overtaken(folder: Path, source: Path) -> None:
-        monkeypatch.setattr(module, "_fill", fill)
-        prepare(str(source))
-        fill(folder, source)
 
-    monkeypatch.setattr(module, "_fill", overtaken)
-    assert len(prepare(str(slices)).table) == 12
-    assert len(list(home.iterdir())) == 1
+def test_of_two_processes_one_reads_and_both_have_it(slices: Path, home: Path, tmp_path: Path) -> None:
+    script = tmp_path / "reader.py"
+    script.write_text(READER.format(str(slices)))
+    both = [
+        subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [process.communicate() for process in both]
+    assert {process.returncode for process in both} == {0}, outputs
+    assert len({digest for digest, _ in outputs}) == 1
+    assert sum("files, done" in said for _, said in outputs) == 1
+    assert len(left(home)) == 1
+
+
+def test_a_killed_process_leaves_nothing_that_counts(slices: Path, home: Path, tmp_path: Path) -> None:
+    for number in range(100, 400):
+        shutil.copy(slices / "1.mat", slices / f"{number}.mat")
+        with open(slices / f"{number}.mat", "ab") as file:
+            file.write(bytes(number))
+    script = tmp_path / "reader.py"
+    script.write_text(READER.format(str(slices)))
+    process = subprocess.Popen([sys.executable, script], stderr=subprocess.DEVNULL, start_new_session=True)
+    while not list(home.glob(".partial-*/pixels.bin")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(home.glob("cache-*"))
+    assert list(home.glob(".partial-*"))
+    for path in slices.glob("[1-3]??.mat"):
+        path.unlink()
+    (slices / "again.mat").write_bytes((slices / "5.mat").read_bytes())
+    with pytest.raises(UserError, match=r"the same picture as 5\.mat"):
+        prepare(Source(str(slices)))
+    (slices / "again.mat").unlink()
+    assert len(prepare(Source(str(slices))).table) == 12
 
 
 def test_a_bad_file_is_named(slices: Path, home: Path) -> None:
@@ -176,39 +219,39 @@ def test_a_bad_file_in_a_subfolder_or_zip_is_named_with_its_place(slices: Path, 
     assert refused(zipped(slices, tmp_path / "a.zip"), home).startswith("more/20.mat: ")
 
 
-def test_the_same_name_twice_is_refused(slices: Path, home: Path) -> None:
+def test_the_same_file_twice_is_refused(slices: Path, home: Path) -> None:
     (slices / "copy").mkdir()
     shutil.copy(slices / "3.mat", slices / "copy" / "3.mat")
-    assert "holds 3.mat twice" in refused(slices, home)
+    assert "copy/3.mat: the same picture as 3.mat" in refused(slices, home)
 
 
 def test_pictures_without_a_label_are_refused(slices: Path, home: Path) -> None:
-    (slices / "photo.png").write_bytes(b"")
-    assert "photo.png: only the dataset's .mat files" in refused(slices, home)
+    Image.effect_noise((20, 20), 50).save(slices / "photo.png")
+    assert "photo.png: no class is known" in refused(slices, home)
 
 
 def test_an_ending_in_capitals_is_read(tmp_path: Path, write_slice) -> None:
     write_slice(tmp_path / "in" / "1.MAT")
-    assert list(prepare(str(tmp_path / "in")).table.file) == ["1.MAT"]
+    assert list(prepare(Source(str(tmp_path / "in"))).table.file) == ["1.MAT"]
 
 
 def test_folds_alone_are_no_dataset(slices: Path, home: Path) -> None:
     for path in slices.glob("[0-9]*.mat"):
         path.unlink()
-    assert "only 12 fold numbers" in refused(slices, home)
+    assert "holds no slice that can be used" in refused(slices, home)
 
 
 def test_slices_that_no_fold_is_known_of_have_fold_0(slices: Path, write_slice) -> None:
     for name in ("0.mat", "13.mat", "case7.mat", "²7.mat"):
         write_slice(slices / name)
-    table = prepare(str(slices)).table.set_index("file")
+    table = prepare(Source(str(slices))).table.set_index("file")
     assert list(table.fold[["0.mat", "13.mat", "case7.mat", "²7.mat"]]) == [0] * 4
     assert table.fold["12.mat"] == 2
 
 
 def test_a_missing_source_is_named(tmp_path: Path, home: Path) -> None:
     with pytest.raises(UserError, match=r"typo: no such folder"):
-        prepare(str(tmp_path / "typo"))
+        prepare(Source(str(tmp_path / "typo")))
     assert not home.exists()
 
 
@@ -217,42 +260,42 @@ def test_the_sample_is_made_once_and_marked_synthetic(
 ) -> None:
     made = []
 
-    def few(folder: Path) -> None:
-        made.append(folder)
+    def few(folder: Path, patients: int) -> None:
+        made.append(patients)
         make_sample(folder, patients=9, size=64)
 
-    monkeypatch.setattr(module, "make_sample", few)
-    cache = prepare("sample")
-    assert prepare("sample").digest == cache.digest
+    monkeypatch.setattr(phantom, "make_sample", few)
+    cache = prepare(Source("sample"))
+    assert prepare(Source("sample")).digest == cache.digest
     assert cache.synthetic
     assert cache.table.patient.nunique() == 9
-    assert len(made) == 1
-    assert locate("sample").parent == home
-    copy = shutil.copytree(locate("sample"), tmp_path / "copy", copy_function=shutil.copyfile)
-    assert prepare(str(copy)).digest == cache.digest
-    assert prepare(str(copy)).synthetic
+    assert made == [90]
+    assert locate(Source("sample")).parent == home
+    copy = shutil.copytree(locate(Source("sample")), tmp_path / "copy", copy_function=shutil.copyfile)
+    assert prepare(Source(str(copy))).digest == cache.digest
+    assert prepare(Source(str(copy))).synthetic
 
 
 def test_a_sample_cut_short_is_made_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(folder: Path) -> None:
+    def interrupted(folder: Path, patients: int) -> None:
         make_sample(folder, patients=1, size=32)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "make_sample", interrupted)
+    monkeypatch.setattr(phantom, "make_sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        locate("sample")
-    assert list(home.iterdir()) == []
+        locate(Source("sample"))
+    assert left(home) == []
 
 
 def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert locate("~/slices") == (tmp_path / "slices").resolve()
+    assert locate(Source("~/slices")) == (tmp_path / "slices").resolve()
 
 
 @pytest.mark.parametrize("size", [64, 256])
 def test_rows_are_loaded_in_the_order_asked_for(size: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (150, 256, 256), dtype=np.uint8)
-    cache = Cache(pixels, pd.DataFrame(), "", synthetic=True)
+    cache = Cache(pixels, *[pd.DataFrame()] * 3, digest="", synthetic=True, classes=())
     rows = np.random.default_rng(1).permutation(150)[:140]
     found = cache.load(rows, size)
     assert found.shape == (140, 1, size, size)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sslbt.data import formats
-from sslbt.data.formats import check_pixels, decode, read_folds, read_mat
-from sslbt.data.matfile import USERBLOCK
+from sslbt.data import formats, matlab, raster, slices
+from sslbt.data.formats import decode
+from sslbt.data.matlab import USERBLOCK, read_folds, read_mat
+from sslbt.data.slices import check_pixels
 from sslbt.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -64,7 +65,7 @@ def pixels_if_any(data: bytes) -> np.ndarray | None:
 def test_a_file_of_the_dataset_is_read_upright() -> None:
     found = read_mat(mat(), "1.mat")
     np.testing.assert_array_equal(found.pixels, DEEP.astype(np.int16))
-    assert (found.label, found.patient) == (2, "MR017260F")
+    assert (found.label, found.patient) == ("glioma", "MR017260F")
     assert found.pixels.dtype == np.int16
     np.testing.assert_array_equal(decode(mat(), "1.mat"), found.pixels)
 
@@ -138,7 +139,7 @@ def test_the_content_decides_not_the_name() -> None:
 
 @pytest.mark.parametrize("form", ["GIF", "BMP", "WEBP"])
 def test_other_picture_formats_are_refused(form: str) -> None:
-    assert "neither .mat, PNG, JPEG nor TIFF" in refused(encode(GREY, form), decode)
+    assert "no .mat, DICOM, NIfTI, PNG, JPEG or TIFF" in refused(encode(GREY, form), decode)
 
 
 @pytest.mark.filterwarnings("ignore:.*EXIF")
@@ -234,30 +235,32 @@ def test_a_patient_number_that_is_no_text_is_refused(codes: list[int]) -> None:
 def test_one_pixel_that_is_not_finite_is_enough(value: float) -> None:
     pixels = DEEP.astype(np.float32)
     pixels[3, 4] = value
-    assert "not finite" in refused(mat(image=pixels.T))
+    assert "not finite" in refused(mat(image=pixels.T), decode)
     assert "not finite" in refused(encode(pixels, "TIFF"), decode)
 
 
 def test_constant_pixels_are_refused() -> None:
-    assert "all pixels are equal" in refused(mat(image=np.full((20, 20), 5, np.int16)))
+    assert "all pixels are equal" in refused(mat(image=np.full((20, 20), 5, np.int16)), decode)
     assert "all pixels are equal" in refused(encode(np.zeros((20, 20), np.uint8), "PNG"), decode)
 
 
 @pytest.mark.parametrize("shape", [(400,), (1, 20, 20), (20, 20, 3)])
 def test_only_two_dimensions(shape: tuple[int, ...]) -> None:
-    assert "expected one grey picture" in refused(mat(image=RNG.integers(0, 9, shape).astype(np.int16)))
+    assert "expected one grey picture" in refused(mat(image=RNG.integers(0, 9, shape).astype(np.int16)), decode)
 
 
 def test_the_smallest_picture_is_16_by_16() -> None:
     assert decode(encode(GREY[:16, :16], "PNG"), "a").shape == (16, 16)
     assert "15 x 16 pixels" in refused(encode(GREY[:15, :16], "PNG"), decode)
-    assert "16 x 15 pixels" in refused(mat(image=DEEP[:16, :15].T))
+    assert "16 x 15 pixels" in refused(mat(image=DEEP[:16, :15].T), decode)
 
 
 def test_the_largest_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "MAX_PIXELS", DEEP.size)
+    for reader in (slices, raster, matlab):
+        monkeypatch.setattr(reader, "MAX_PIXELS", DEEP.size)
     assert decode(encode(DEEP, "PNG"), "a").shape == DEEP.shape
-    monkeypatch.setattr(formats, "MAX_PIXELS", DEEP.size - 1)
+    for reader in (slices, raster, matlab):
+        monkeypatch.setattr(reader, "MAX_PIXELS", DEEP.size - 1)
     assert "more than can be read" in refused(encode(DEEP, "PNG"), decode)
     assert "more than can be read" in refused(mat())
     with pytest.raises(UserError, match="20 x 31 pixels"):

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from serve.session import Classifier
-from sslbt.data.matfile import write_mat
+from sslbt.data.matlab import write_mat
 
 CLASSES = ("meningioma", "glioma", "pituitary")
 METADATA = {

@@ -8,7 +8,7 @@ import pytest
 
 from serve import batch
 from serve.batch import score
-from sslbt.data.matfile import write_folds
+from sslbt.data.matlab import write_folds
 from sslbt.errors import UserError
 
 

@@ -77,7 +77,7 @@ print(model.predict(pandas.DataFrame({"image": [sys.stdin.buffer.read()]}))["lab
 ours = [m for name, m in sys.modules.items() if name.split(".")[0] in ("serve", "sslbt")]
 strangers = [m.__file__ for m in ours if not m.__file__.startswith(sys.argv[1])]
 assert ours and not strangers, strangers
-import sslbt.data.sources  # what is not the model's own stays in reach
+import sslbt.data.files  # what is not the model's own stays in reach
 """
     environment = {
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

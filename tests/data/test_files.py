@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sslbt.data import sources
-from sslbt.data.sources import fingerprint, iterate, natural
+from sslbt.data import files as sources
+from sslbt.data.files import fingerprint, iterate, natural
 from sslbt.errors import UserError
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0

@@ -1,0 +1,100 @@
+"""How fast `prepare` reads .mat files, as a ratio to a bare h5py loop over the same files, and in how much memory.
+
+    python benchmarks/prepare.py [FOLDER]        # without a folder: 2,000 phantoms of 512 x 512, drawn first
+
+The bare loop reads image, label and PID in one process and does nothing with them. `prepare` also resizes, normalises,
+compares and writes, on all cores. Both find the files in the page cache; the best of three runs counts.
+"""
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import psutil
+
+from sslbt.data.cache import prepare
+from sslbt.data.phantom import make_sample
+from sslbt.data.source import Source
+
+RUNS = 3
+
+
+def bare_loop(files: list[Path]) -> None:
+    for path in files:
+        with h5py.File(path) as file:
+            for field in ("image", "label", "PID"):
+                file[f"cjdata/{field}"][()]
+
+
+def prepare_anew(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["SSLBT_HOME"] = home
+        prepare(Source(str(folder)))
+
+
+def seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+class PeakMemory:
+    """The most that this process and its children held at once (proportional set size), bytes, sampled."""
+
+    def __enter__(self) -> "PeakMemory":
+        self.peak, self.done = 0, threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        this = psutil.Process()
+        while not self.done.wait(0.1):
+            held = 0
+            for process in [this, *this.children(recursive=True)]:
+                try:
+                    held += process.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            self.peak = max(self.peak, held)
+
+
+def main(folder: Path) -> None:
+    files = sorted(folder.glob("[0-9]*.mat"))
+    bytes_read = sum(len(path.read_bytes()) for path in files)
+    bare = min(seconds(lambda: bare_loop(files)) for _ in range(RUNS))
+    ours = min(seconds(lambda: prepare_anew(folder)) for _ in range(RUNS))
+    with PeakMemory() as before:
+        time.sleep(0.5)
+    with PeakMemory() as memory:
+        prepare_anew(folder)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["SSLBT_HOME"] = home
+        prepare(Source(str(folder)))
+        again = min(seconds(lambda: prepare(Source(str(folder)))) for _ in range(RUNS))
+    count = len(files)
+    print(f"{count} files, {bytes_read / 2**20:.0f} MiB, {os.cpu_count()} cores")
+    print(f"bare h5py loop       {count / bare:7.0f} slices/s  {bare:6.2f} s")
+    print(f"prepare              {count / ours:7.0f} slices/s  {ours:6.2f} s   ratio {bare / ours:.2f}")
+    print(f"prepare, unchanged   {again:.3f} s")
+    print(
+        f"peak memory          {memory.peak / 2**20:.0f} MiB, {(memory.peak - before.peak) / 2**20:.0f} above the idle process"
+    )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]).expanduser())
+    else:
+        with tempfile.TemporaryDirectory() as drawn:
+            make_sample(Path(drawn), patients=350, size=512)
+            main(Path(drawn))

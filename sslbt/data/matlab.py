@@ -1,0 +1,183 @@
+"""MATLAB v7.3 files in the layout of the figshare brain tumour dataset (doi 10.6084/m9.figshare.1512427).
+
+They are HDF5 files with a struct `cjdata`: image, label, PID, tumorBorder, tumorMask.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+from isal import isal_zlib
+
+from sslbt.data.slices import MAX_PIXELS, UNREADABLE, Slice, first_line
+from sslbt.errors import UserError
+
+CLASSES = ("meningioma", "glioma", "pituitary")  # the dataset's labels 1, 2, 3
+
+USERBLOCK = b"MATLAB 7.3 MAT-file, HDF5 schema 1.00 .".ljust(116) + b"\0" * 8 + b"\x00\x02IM" + b"\0" * 384
+
+
+def read_mat(data: bytes, name: str) -> Slice:
+    """The slice of one file, whose it is and what it shows.
+
+    Raises:
+        UserError: truncated or not MATLAB v7.3, a field is missing, the label is not 1, 2 or 3, or the PID is empty
+            or no text.
+    """
+    with _fields(data, name) as fields:
+        pixels = _pixels(_field(fields, "image"), data)
+        label = float(_numbers(_field(fields, "label")).flat[0])
+        patient = "".join(chr(code) for code in _numbers(_field(fields, "PID")).flat if code).strip()
+        synthetic = h5py.h5a.exists(fields, b"synthetic")
+    if label not in (1, 2, 3):
+        raise UserError(f"{name}: label {label:g} is none of 1 (meningioma), 2 (glioma), 3 (pituitary tumour)")
+    if not patient or not patient.isprintable():
+        raise UserError(f"{name}: the patient number (PID) is empty or no text; a split by patient needs it")
+    return Slice(pixels, patient, CLASSES[int(label) - 1], synthetic=synthetic)
+
+
+def read_image(data: bytes, name: str) -> np.ndarray:
+    """The pixels (height, width) of one file, whatever its other fields hold.
+
+    Raises:
+        UserError: truncated or not MATLAB v7.3, or no image.
+    """
+    with _fields(data, name) as fields:
+        return _pixels(_field(fields, "image"), data)
+
+
+def read_folds(data: bytes, name: str) -> np.ndarray:
+    """The dataset's official five folds, `cvind.mat`: entry i is the fold (1..5) of file i + 1, 0 where unknown."""
+    try:
+        with h5py.File.in_memory(data) as file:
+            return _numbers(_field(h5py.h5g.open(file.id, b"/"), "cvind")).ravel().astype(int)
+    except UNREADABLE as error:
+        raise UserError(f"{name}: not the dataset's cvind.mat ({first_line(error)}); download it again") from error
+
+
+@contextmanager
+def _fields(data: bytes, name: str) -> Iterator[h5py.h5g.GroupID]:
+    """The struct `cjdata`; whatever is wrong with it becomes one sentence."""
+    try:
+        with h5py.File.in_memory(data) as file:
+            root = h5py.h5g.open(file.id, b"/")
+            _own(root, "cjdata")
+            yield h5py.h5g.open(root, b"cjdata")
+    except UNREADABLE as error:
+        raise UserError(
+            f"{name}: truncated or not a file of the dataset ({first_line(error)}); download it again"
+        ) from error
+
+
+# HDF5 can send its reader to other files of the machine: what is opened must lie in this very file. The calls below
+# h5py's comfortable ones take a third of their time, which counts for thousands of files of a few numbers each.
+def _field(group: h5py.h5g.GroupID, name: str) -> h5py.h5d.DatasetID:
+    _own(group, name)
+    field = h5py.h5d.open(group, name.encode())
+    how = field.get_create_plist()
+    if how.get_layout() == h5py.h5d.VIRTUAL or how.get_external_count():
+        raise ValueError(f"{name} lies in another file")
+    if field.dtype.kind not in "biuf":
+        raise ValueError(f"{name} of type {field.dtype}")
+    if np.prod(field.shape, dtype=float) > MAX_PIXELS:
+        raise ValueError(f"{name} of shape {field.shape} is more than can be read")
+    return field
+
+
+def _own(group: h5py.h5g.GroupID, name: str) -> None:
+    links = group.links
+    if not links.exists(name.encode()) or links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        raise ValueError(f"{name} is missing or a link")
+
+
+def _numbers(field: h5py.h5d.DatasetID) -> np.ndarray:
+    numbers = np.empty(field.shape, field.dtype)
+    field.read(h5py.h5s.ALL, h5py.h5s.ALL, numbers)
+    return numbers
+
+
+def _pixels(field: h5py.h5d.DatasetID, data: bytes) -> np.ndarray:
+    how = field.get_create_plist()
+    filters = [how.get_filter(i)[0] for i in range(how.get_nfilters())]
+    plain = field.rank == 2 and filters == [h5py.h5z.FILTER_DEFLATE]  # as in the dataset
+    return (_inflated(field, data) if plain else _numbers(field)).T  # HDF5 holds MATLAB's columns as rows
+
+
+def _inflated(field: h5py.h5d.DatasetID, data: bytes) -> np.ndarray:
+    """What `_numbers` gives, in half the time: the file is in memory already, and isal inflates faster than zlib."""
+    dtype, (rows, columns), how = field.dtype, field.shape, field.get_create_plist()
+    height, width = how.get_chunk()
+    fill = np.zeros(1, dtype)
+    how.get_fill_value(fill)
+    whole = np.full((rows, columns), fill[0], dtype)
+    chunks: list[h5py.h5d.StoreInfo] = []
+    field.chunk_iter(chunks.append)
+    for (row, column), stored_plainly, start, size in chunks:
+        block = data[start : start + size]
+        if not stored_plainly:
+            stream = isal_zlib.decompressobj()
+            # With a limit, since a chunk may look small and unpack to gigabytes; one more, so that its sum is checked.
+            block = stream.decompress(block, height * width * dtype.itemsize + 1)
+            if not stream.eof:
+                raise ValueError("a damaged block of pixels")
+        numbers = np.frombuffer(block, dtype, height * width).reshape(height, width)
+        whole[row : row + height, column : column + width] = numbers[: rows - row, : columns - column]
+    return whole
+
+
+def write_mat(
+    path: Path, pixels: np.ndarray, label: int, patient: str, mask: np.ndarray, synthetic: bool = False
+) -> None:
+    """One slice as the dataset stores it, a struct `cjdata`.
+
+    Args:
+        path: the file to write.
+        pixels: (height, width) int16, upright.
+        label: 1 meningioma, 2 glioma, 3 pituitary tumour.
+        patient: the PID.
+        mask: (height, width) bool, where the tumour is.
+        synthetic: add the attribute `synthetic = 1` to the struct.
+    """
+    with h5py.File(path, "w", userblock_size=512) as f:
+        cjdata = f.create_group("cjdata")
+        cjdata.attrs["MATLAB_class"] = np.bytes_("struct")
+        if synthetic:
+            cjdata.attrs["synthetic"] = np.int32(1)
+        _put(cjdata, "PID", np.array([[ord(c)] for c in patient], np.uint16), "char", MATLAB_int_decode=2)
+        _put(cjdata, "image", pixels.T, "int16")
+        _put(cjdata, "label", np.array([[float(label)]]), "double")
+        _put(cjdata, "tumorBorder", outline(mask).reshape(1, -1), "double")
+        _put(cjdata, "tumorMask", mask.T.astype(np.uint8), "logical", MATLAB_int_decode=1)
+    _stamp(path)
+
+
+def write_folds(path: Path, folds: np.ndarray) -> None:
+    """The dataset's `cvind.mat`: entry i is the fold (1..5) of file i + 1."""
+    with h5py.File(path, "w", userblock_size=512) as f:
+        _put(f, "cvind", folds.reshape(1, -1).astype(float), "double")
+    _stamp(path)
+
+
+def outline(mask: np.ndarray, points: int = 24) -> np.ndarray:
+    """At most `points` corners (x, y) in pixels of a mask (height, width), in order around its centre."""
+    padded = np.pad(mask, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    y, x = np.nonzero(mask & ~inner)
+    around = np.argsort(np.arctan2(y - y.mean(), x - x.mean()), kind="stable")
+    chosen = around[np.linspace(0, len(around), min(points, len(around)), endpoint=False).astype(int)]
+    return np.stack([x[chosen], y[chosen]], axis=1).astype(float)
+
+
+def _put(group: h5py.Group, name: str, array: np.ndarray, matlab_class: str, **attributes: int) -> None:
+    packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if array.size > 1000 else {}
+    dataset = group.create_dataset(name, data=array, **packed)
+    dataset.attrs["MATLAB_class"] = np.bytes_(matlab_class)
+    for key, value in attributes.items():
+        dataset.attrs[key] = np.int32(value)
+
+
+def _stamp(path: Path) -> None:
+    with open(path, "r+b") as f:
+        f.write(USERBLOCK)

@@ -1,0 +1,37 @@
+"""PNG, JPEG and TIFF, in 1, 8, 16 or 32 bits; a TIFF may hold several slices."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, ImageSequence, UnidentifiedImageError
+
+from sslbt.data.slices import MAX_PIXELS, Slice, first_line
+from sslbt.errors import UserError
+
+
+def read_raster(data: bytes, name: str) -> Iterator[Slice]:
+    """Every picture of the file; colours become grey (ITU-R 601).
+
+    Raises:
+        UserError: no readable picture, or one larger than 64 megapixels.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as file:
+            several = getattr(file, "n_frames", 1) > 1
+            for number, picture in enumerate(ImageSequence.Iterator(file), 1):
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise UserError(f"{name}: {picture.height} x {picture.width} pixels is more than can be read")
+                yield Slice(_grey(picture), number=number if several else 0)
+    except UnidentifiedImageError as error:
+        raise UserError(
+            f"{name}: no .mat, DICOM, NIfTI, PNG, JPEG or TIFF, or cut off at the start; export it again"
+        ) from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name}: damaged PNG, JPEG or TIFF ({first_line(error)}); export it again") from error
+
+
+def _grey(picture: Image.Image) -> np.ndarray:
+    if picture.mode in ("L", "F") or picture.mode.startswith("I"):
+        return np.array(picture)
+    return np.array(picture.convert("L"))

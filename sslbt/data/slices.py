@@ -1,0 +1,47 @@
+"""What every reader gives: the pixels of one slice, and what its file itself says of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sslbt.errors import UserError
+
+MAX_PIXELS = 64_000_000
+# What libraries raise where a file is damaged or holds something else than they expect.
+UNREADABLE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, EOFError)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice as its file holds it; empty text where the file doesn't say."""
+
+    pixels: np.ndarray  # (height, width), the file's own numbers, upright
+    patient: str = ""
+    label: str = ""  # name of its class
+    plane: str = ""  # axial, coronal or sagittal
+    synthetic: bool = False  # a phantom, see `matlab.write_mat`
+    number: int = 0  # 1, 2, ... where a file holds several
+
+
+def check_pixels(pixels: np.ndarray, name: str) -> np.ndarray:
+    """The same pixels, if they can be normalised.
+
+    Raises:
+        UserError: not two-dimensional, smaller than 16 x 16, larger than 64 megapixels, not finite, or constant.
+    """
+    if pixels.ndim != 2:
+        raise UserError(f"{name}: expected one grey picture (height, width), found shape {pixels.shape}")
+    if min(pixels.shape) < 16 or pixels.size > MAX_PIXELS:
+        raise UserError(f"{name}: {pixels.shape[0]} x {pixels.shape[1]} pixels; 16 x 16 to 64 megapixels can be read")
+    with np.errstate(over="ignore"):
+        low, high = np.float32(pixels.min()), np.float32(pixels.max())  # what all further computing is done in
+    if not (np.isfinite(low) and np.isfinite(high)):  # NaN and infinity always show in one of the two
+        raise UserError(f"{name}: holds pixels that are not finite (NaN, infinity, above 3e38); export the slice again")
+    if low == high:
+        raise UserError(f"{name}: all pixels are equal; an empty slice can't be classified")
+    return pixels
+
+
+def first_line(error: Exception) -> str:
+    """The beginning of what a library says, without its quotes."""
+    return str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
