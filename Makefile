@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint bench clean
 
 install: .venv/installed
 
@@ -28,6 +28,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: install  ## how fast, beside the limit of this machine
+	$(BIN)/python benchmarks/prepare.py $(DATA)
 
 clean:
 	rm -rf .venv build *.egg-info

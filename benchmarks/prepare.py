@@ -86,9 +86,8 @@ def main(folder: Path) -> None:
     print(f"bare h5py loop       {count / bare:7.0f} slices/s  {bare:6.2f} s")
     print(f"prepare              {count / ours:7.0f} slices/s  {ours:6.2f} s   ratio {bare / ours:.2f}")
     print(f"prepare, unchanged   {again:.3f} s")
-    print(
-        f"peak memory          {memory.peak / 2**20:.0f} MiB, {(memory.peak - before.peak) / 2**20:.0f} above the idle process"
-    )
+    above = (memory.peak - before.peak) / 2**20
+    print(f"peak memory          {memory.peak / 2**20:.0f} MiB, {above:.0f} above the idle process")
 
 
 if __name__ == "__main__":

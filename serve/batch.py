@@ -93,8 +93,7 @@ def _decoded(source: Path, pool: ThreadPoolExecutor) -> Iterator[tuple[str, Pict
     for name, read in iterate(source):
         if Path(name).name == "cvind.mat":  # the dataset's folds, no slice
             continue
-        printable = name.encode("utf-8", "backslashreplace").decode()  # Linux allows names that are not UTF-8
-        ahead.append(pool.submit(all_from_bytes, _read(read, printable), printable))
+        ahead.append(pool.submit(all_from_bytes, _read(read, name), name))
         if len(ahead) > LOOKAHEAD:
             yield from ahead.popleft().result()
     while ahead:

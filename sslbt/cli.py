@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sslbt: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("sslbt: interrupted; the same command continues after the last finished epoch", file=sys.stderr)
+        print("sslbt: interrupted; the same command continues where this one stopped", file=sys.stderr)
         return 130
     except OSError as error:
         if error.filename is None and error.errno is None:

@@ -135,7 +135,7 @@ class Pretraining(Training):
     """What both ways of pretraining have."""
 
     size: int = from_preset("side of the slices in pixels, a multiple of 16", ge=32, le=256, multiple_of=16)
-    width: int = from_preset("channels of the encoder's first stage", ge=4, le=256, multiple_of=2)
+    width: int = from_preset("channels of the encoder's first stage", ge=8, le=256, multiple_of=8)
 
 
 class PretrainEncoder(Pretraining):
@@ -171,7 +171,7 @@ class Finetune(Training):
     pretrained: Annotated[str, Field(description="a pretraining's run id, a checkpoint file, or none")] = "none"
     freeze: Annotated[bool, Field(description="leave the encoder as it is and fit the added layers only")] = False
     size: int = from_preset("side in pixels where nothing is pretrained", ge=32, le=256, multiple_of=16)
-    width: int = from_preset("encoder's width where nothing is pretrained", ge=4, le=256, multiple_of=2)
+    width: int = from_preset("encoder's width where nothing is pretrained", ge=8, le=256, multiple_of=8)
 
 
 class Evaluate(Data):

@@ -41,15 +41,15 @@ class Audit:
         said = [_leak(self.leaks)] if len(self.leaks) else ["no picture, nor a copy of it, is in two parts"]
         if len(self.crossing):
             said.append(
-                f"{len(self.crossing)} patient families with {self.crossing.slices.sum()} slices are in two parts"
+                f"patient families in two parts: {len(self.crossing)}, with {self.crossing.slices.sum()} slices"
             )
         else:
             said.append("no patient family is in two parts")
         if unseen := len(self.pairs) - len(self.leaks):
-            said.append(f"{unseen} pairs of pictures of different patients show the same, both within one part")
+            said.append(f"pictures of different patients that show the same, within one part: {unseen} pairs")
         if self.fold_families:
             said.append(
-                f"{self.fold_families} patient families with {self.fold_slices} slices cross the data's own folds"
+                f"patient families across the data's own folds: {self.fold_families}, {self.fold_slices} slices"
             )
         return said
 

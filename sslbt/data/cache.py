@@ -85,7 +85,8 @@ def _open(folder: Path) -> Cache:
     about = json.loads((folder / ABOUT).read_text())
     classes = tuple(about.pop("classes"))
     pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(len(table), SIDE, SIDE))
-    refused, similar = (pd.read_csv(folder / name, keep_default_na=False) for name in (REFUSED, SIMILAR))
+    refused = pd.read_csv(folder / REFUSED, dtype=str, keep_default_na=False)
+    similar = pd.read_csv(folder / SIMILAR)
     return Cache(pixels, _labelled(table, classes), refused, similar, classes=classes, **about)
 
 

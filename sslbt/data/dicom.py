@@ -11,7 +11,8 @@ from itertools import islice
 import gdcm
 import numpy as np
 from PIL import Image
-from pydicom import Dataset, dcmread, uid
+from pydicom import Dataset, uid
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels import apply_modality_lut, get_decoder
@@ -36,8 +37,8 @@ UNPACKERS = (
     | dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), GDCM)
 )
 # Markers of a JPEG or JPEG-LS stream (ITU-T T.81, B.1.1.3 and T.87, C.1.1).
-START, SCAN, LOSSY, TABLES = b"\xff\xd8", 0xDA, (0xC0, 0xC1), (0xC4, 0xDB, 0xDD, 0xF8)
-FRAMES, COMMENTS = (*LOSSY, 0xC3, 0xF7), (*range(0xE0, 0xF0), 0xFE)
+LOSSY, TABLES, SCAN = (0xFFC0, 0xFFC1), (0xFFC4, 0xFFDB, 0xFFDD, 0xFFF8), 0xFFDA
+FRAMES, COMMENTS = (*LOSSY, 0xFFC3, 0xFFF7), (*range(0xFFE0, 0xFFF0), 0xFFFE)
 
 # What they have to say comes as an exception too.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -82,15 +83,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _read(data: bytes, name: str) -> Dataset:
-    """The whole file, once what it says of itself allows that."""
-    start = io.BytesIO(data)
-    read_preamble(start, force=False)
-    meta = read_dataset(start, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2)
+    """The whole file, if what it says of itself allows to unpack its pixels."""
+    stream = io.BytesIO(data)
+    read_preamble(stream, force=False)
+    meta = read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2)
     syntax = uid.UID(meta.get("TransferSyntaxUID") or "")
     if syntax not in UNPACKERS:
         kind = syntax.name if syntax.is_valid else "unknown"
         raise UserError(f"{name}: pixels in the transfer syntax {kind} can't be read; export the file uncompressed")
-    file = dcmread(io.BytesIO(data))
+    file = read_dataset(stream, syntax.is_implicit_VR, syntax.is_little_endian)
+    file.file_meta = FileMetaDataset(meta)
     if not any(keyword in file for keyword in PIXELS):
         raise UserError(f"{name}: no pixels, so it is cut off or a report, a plan or a directory; choose another file")
     if file.SamplesPerPixel != 1 or file.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
@@ -119,9 +121,7 @@ def _streams(file: Dataset) -> list[bytes]:
     frames = _frames(file)
     if not file.file_meta.TransferSyntaxUID.is_encapsulated:
         return [b""] * frames
-    offsets = as_pixel_options(file).get("extended_offsets")
-    found = generate_frames(file.PixelData, number_of_frames=frames, extended_offsets=offsets)
-    streams = list(islice(found, frames))
+    streams = list(islice(generate_frames(file.PixelData, number_of_frames=frames), frames))
     if len(streams) < frames:
         raise ValueError(f"{len(streams)} of {frames} frames")
     return streams
@@ -142,7 +142,7 @@ def _unpack(stream: bytes, file: Dataset, index: int) -> np.ndarray:
                 raise ValueError(f"its pixels are {picture.height} x {picture.width}")
     elif len(stream) > MAX_RLE:
         raise ValueError(f"{len(stream)} bytes for one frame")
-    alone = as_pixel_options(file) | {"number_of_frames": 1, "extended_offsets": None}
+    alone = as_pixel_options(file) | {"extended_offsets": None}
     return decoder.as_array(encapsulate([stream]), index=0, decoding_plugin=unpacker, **alone)[0]
 
 
@@ -152,18 +152,16 @@ def _jpeg(stream: bytes, file: Dataset) -> np.ndarray:
     gdcm ends the whole process where a stream's header is damaged or disagrees with what it is told, and pydicom hands
     on what it gets. So the header is checked here, and gdcm gets what it needs of it and no more.
     """
-    header, frame, at = stream[:2], b"", 2
+    header, frame, at = b"\xff\xd8", b"", 2
     while True:
-        prefix, marker, length = struct.unpack_from(">BBH", stream, at)
+        marker, length = struct.unpack_from(">HH", stream, at)
         segment = stream[at : at + 2 + length]
-        if header[:2] != START or prefix != 0xFF or not 4 <= len(segment) == 2 + length:
-            raise ValueError("compressed pixels without a valid header")
         if marker == SCAN:
             break
         if marker in FRAMES and not frame:
             kind, frame = marker, segment
         elif marker not in TABLES + COMMENTS:
-            raise ValueError(f"marker {marker:X} in the header of compressed pixels")
+            raise ValueError(f"{marker:X} in the header of compressed pixels")
         header += b"" if marker in COMMENTS else segment
         at += 2 + length
     precision, *size = struct.unpack_from(">BHHB", frame, 4)
@@ -184,10 +182,8 @@ def _jpeg(stream: bytes, file: Dataset) -> np.ndarray:
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(file.file_meta.TransferSyntaxUID))))
     bits = precision if kind in LOSSY or precision == 8 else 16
     image.SetPixelFormat(gdcm.PixelFormat(1, bits, bits, bits - 1, 0))
-    found = image.GetBuffer()
-    if found is None:
-        raise ValueError("compressed pixels can't be unpacked")
-    pixels = np.frombuffer(found.encode("utf-8", "surrogateescape"), "u1" if bits == 8 else "u2")
+    found = image.GetBuffer().encode("utf-8", "surrogateescape")  # of None, and so an error, where gdcm fails
+    pixels = np.frombuffer(found, "u1" if bits == 8 else "u2")
     wide = pixels.reshape(file.Rows, file.Columns).astype(f"{'ui'[file.PixelRepresentation]}{file.BitsAllocated // 8}")
     return wide << unused >> unused  # the sign is the highest of the stored bits
 

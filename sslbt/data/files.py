@@ -121,7 +121,10 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _of_folder(folder: Path) -> Iterator[File]:
-    paths = {path.relative_to(folder).as_posix(): path for path in _walk(folder)}
+    # Linux allows names that are not UTF-8; tables don't.
+    paths = {
+        path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode(): path for path in _walk(folder)
+    }
     for name, path in sorted(paths.items(), key=lambda item: natural(item[0])):
         if _is_zip(name):
             yield from _of_zip(path, str(path), 1)
@@ -158,7 +161,7 @@ def _of_zip(file: Path | io.BytesIO, where: str, depth: int) -> Iterator[File]:
         raise UserError(f"{where}: damaged or not a zip ({error}); download it again") from error
     with archive:
         for member in sorted(archive.infolist(), key=lambda m: natural(m.filename)):
-            name = member.filename
+            name = member.filename.replace("\\", "/")  # some Windows programs write them so
             if member.is_dir() or name.startswith("__MACOSX/"):
                 continue
             if _is_zip(name):

@@ -11,7 +11,6 @@ import pandas as pd
 from sslbt.data.files import natural
 from sslbt.data.matlab import CLASSES
 from sslbt.data.reading import Refused
-from sslbt.data.slices import first_line
 from sslbt.errors import UserError
 
 
@@ -152,7 +151,7 @@ class _Annotations:
             if len(meant) > 1:
                 raise UserError(f"{path}: {file} is the name of several files; give their paths in the data")
             if meant[0] in self.rows:
-                raise UserError(f"{path}: {file} is in two rows; remove one")
+                raise UserError(f"{path}: {meant[0]} is in two rows; remove one")
             self.rows[meant[0]] = row.get("patient", "").strip(), row.get("class", "").strip()
 
     def of(self, slice_: str) -> tuple[str, str | None]:
@@ -180,11 +179,11 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         first = path.read_text(encoding="utf-8-sig").partition("\n")[0]
         mark = max(",;\t", key=first.count)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=mark)
+        rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=mark)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read as a CSV in UTF-8 ({first_line(error)}); save it as one") from error
-    table.columns = table.columns.str.strip().str.lower()
-    names = list(table.columns)
-    if "file" not in names or not {"patient", "class"} & set(names) or len(names) > len(set(names)):
+        raise UserError(f"{path}: can't be read as a CSV in UTF-8 ({str(error).strip()}); save it as one") from error
+    names = [name.strip().lower() for name in rows.iloc[0]]
+    used = [name for name in names if name in ("file", "patient", "class")]
+    if "file" not in used or len(used) < 2 or len(used) > len(set(used)):
         raise UserError(f"{path}: has the columns {', '.join(names)}; it needs file, and patient, class or both, once")
-    return table
+    return rows[1:].set_axis(names, axis=1)[used]

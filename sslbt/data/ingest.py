@@ -43,6 +43,7 @@ def ingest(folder: Path, place: Path, source: Source) -> None:
     refusals.add(*everybody.refused)
     refusals.add(*_contradictions(table[~table.path.isin(refusals.paths)]))
     refusals.add(*_copies(table[~table.path.isin(refusals.paths)]))
+    refusals.close()
 
     kept = ~table.path.isin(refusals.paths).to_numpy()
     if not kept.any():
@@ -95,15 +96,21 @@ class _Refusals:
     def __init__(self, skip: bool) -> None:
         self.skip = skip
         self.all: list[Refused] = []
+        self.counted = 0  # less the expected ones, which nobody need be told of
 
     def add(self, *refused: Refused) -> None:
         for one in refused:
             if not one.expected:
                 if not self.skip:
                     raise UserError(f"{one.reason} (on_bad=skip leaves it out)")
-                if len(self.all) < SAID:
+                self.counted += 1
+                if self.counted <= SAID:
                     say(f"left out: {one.reason}")
             self.all.append(one)
+
+    def close(self) -> None:
+        if self.counted > SAID:
+            say(f"left out: {self.counted - SAID} more")
 
     @property
     def paths(self) -> set[str]:

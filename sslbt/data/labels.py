@@ -71,7 +71,7 @@ def _patients(train: pd.DataFrame, count: int, seed: int, classes: tuple[str, ..
         if not 1 <= count <= len(families):
             name = classes[of_class.label.iloc[0]]
             raise UserError(f"labels={count}p: class {name} has {len(families)} patient families to train on")
-        rows += of_class.index[of_class.family.isin(families[:count])]
+        rows.extend(of_class.index[of_class.family.isin(families[:count])])
     return np.sort(np.array(rows, np.int64))
 
 

@@ -63,6 +63,8 @@ def _open(data: bytes, name: str) -> tuple[Nifti1Header, np.ndarray]:
     start = stream.read(540)
     header = Nifti1Header(start[:348], check=False) if start[:4] in SIZES else Nifti2Header(start, check=False)
     header.check_fix(logger=SILENT)
+    if header["magic"] != header.single_magic:
+        raise UserError(f"{name}: no NIfTI volume in one file; save header and pixels together as .nii")
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
     size = prod(map(int, shape)) * dtype.itemsize
     if dtype.kind not in "iuf":
@@ -71,15 +73,20 @@ def _open(data: bytes, name: str) -> tuple[Nifti1Header, np.ndarray]:
         raise UserError(f"{name}: holds a series of volumes; save one of them as a file of its own")
     if not 0 < size <= size + offset <= MAX_BYTES:
         raise UserError(f"{name}: a volume of {size} bytes; up to 2 GiB can be read")
-    if packed:
-        stream.seek(offset)
-        numbers = memoryview(stream.read(size))
-        stream.read(1)  # makes gzip compare the checksum that follows
-    else:
-        numbers = memoryview(data)[offset : offset + size]
+    numbers = _unpacked(stream, offset, size) if packed else memoryview(data)[offset : offset + size]
     if len(numbers) < size:
         raise UserError(f"{name}: cut off after {len(numbers)} of {size} bytes; export it again")
     return header, np.ndarray((*shape, 1, 1)[:3], dtype, numbers, order="F")
+
+
+def _unpacked(stream: io.BufferedIOBase, offset: int, size: int) -> memoryview:
+    numbers, end = memoryview(bytearray(size)), 0
+    stream.seek(offset)
+    while chunk := stream.read(min(size - end, 2**18)):  # all at once, it would be there twice
+        numbers[end : end + len(chunk)] = chunk
+        end += len(chunk)
+    stream.read(2**16)  # to the end, usually, where gzip compares its checksum
+    return numbers[:end]
 
 
 def _across(shape: tuple[int, ...], spacing: np.ndarray) -> int:

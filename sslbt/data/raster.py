@@ -23,11 +23,13 @@ def read_raster(data: bytes, name: str) -> Iterator[Slice]:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise UserError(f"{name}: {picture.height} x {picture.width} pixels is more than can be read")
                 yield Slice(_grey(picture), number=number if several else 0)
+    except UserError:
+        raise
     except UnidentifiedImageError as error:
         raise UserError(
             f"{name}: no .mat, DICOM, NIfTI, PNG, JPEG or TIFF, or cut off at the start; export it again"
         ) from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # what damage makes Pillow raise is listed nowhere
         raise UserError(f"{name}: damaged PNG, JPEG or TIFF ({first_line(error)}); export it again") from error
 
 

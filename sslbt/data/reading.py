@@ -6,26 +6,32 @@ Torch-free, so that the processes that read start in a moment.
 import ctypes
 import hashlib
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 import numpy as np
 from PIL import Image
 
 from sslbt.data.files import File, OnDisk
 from sslbt.data.formats import read, slice_name
-from sslbt.data.slices import check_pixels
+from sslbt.data.slices import Slice, check_pixels
 from sslbt.errors import UserError
 
 SIDE = 256  # pixels a side in the cache; networks take this or less
 CLIPPED = SIDE * SIDE // 100  # the darkest and the brightest percent saturate
 FEW = 32  # files that are read before other processes would have started
 AT_ONCE = 8  # files a task
+LARGE = 2**24  # bytes: a task gets no more files once it has these
+MEMORY = 2**30  # bytes of files that are taken up ahead of the slices given
+MAX_SLICES = 10_000  # of one file
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of malloc.h
 
 
@@ -56,55 +62,70 @@ class Refused:
 
 
 def read_files(files: Iterable[File]) -> Iterator[Found | Refused]:
-    """Every slice of every file, in order, with a few files per core in memory."""
+    """Every slice of every file, in order, with a few files per core in memory; nothing of a damaged file.
+
+    Raises:
+        UserError: a process was killed.
+    """
     tasks = _groups(_sendable(name, reader) for name, reader in files)
-    first = list(islice(tasks, FEW // AT_ONCE))
-    yield from chain.from_iterable(map(_read_group, first))
+    yield from chain.from_iterable(map(_read_group, islice(tasks, FEW // AT_ONCE)))
     rest = next(tasks, None)
     if rest is None:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ProcessPoolExecutor(cores, get_context("spawn"), _keep_memory) as pool:
-        ahead: deque[Future[list[Found | Refused]]] = deque()
-        try:
-            for group in chain([rest], tasks):
-                ahead.append(pool.submit(_read_group, group))
-                if len(ahead) > 3 * cores:
-                    yield from ahead.popleft().result()
-            while ahead:
-                yield from ahead.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ProcessPoolExecutor(cores, get_context("spawn"), _begin)
+    ahead: deque[tuple[str, int, Future[list[Found | Refused]]]] = deque()
+    try:
+        for group in chain([rest], tasks):
+            size = sum(_size(content) for _, content in group)
+            ahead.append((group[0][0], size, pool.submit(_read_group, group)))
+            while len(ahead) > 3 * cores or sum(size for _, size, _ in ahead) > MEMORY:
+                yield from ahead[0][2].result()
+                ahead.popleft()
+        while ahead:
+            yield from ahead[0][2].result()
+            ahead.popleft()
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"{ahead[0][0]} or a file soon after it: a process that reads was killed (out of memory?) or crashed; "
+            "run it again with less running beside it, or without that file"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def normalise(pixels: np.ndarray) -> np.ndarray:
     """(height, width) pixels to (256, 256) uint8: `preprocess.Preprocess` without torch, rounded to 256 levels."""
     # Transposed as MATLAB's files are, the copy to float32 takes ten times as long; the result is the same.
     turned = pixels.flags.f_contiguous
-    image = to_square((pixels.T if turned else pixels).astype(np.float32))
-    picture = Image.frombuffer("F", image.shape[::-1], image, "raw", "F", 0, 1)
+    image = (pixels.T if turned else pixels).astype(np.float32, order="C")
+    image -= image.min()  # first, or far from zero the fractions of what follows are lost
+    square = to_square(image)
+    picture = Image.frombuffer("F", square.shape[::-1], square, "raw", "F", 0, 1)
     small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     low, high = np.partition(small, (CLIPPED - 1, -CLIPPED), axis=None)[[CLIPPED - 1, -CLIPPED]]
-    levels = ((small - low) * (255 / max(high - low, 1e-30))).clip(0, 255).round().astype(np.uint8)
+    with np.errstate(over="ignore"):  # where all but a few pixels are equal
+        levels = ((small - low) * (255 / max(high - low, 1e-30))).clip(0, 255).round().astype(np.uint8)
     return levels.T if turned else levels
 
 
 def to_square(image: np.ndarray) -> np.ndarray:
-    """Pad (height, width) with its darkest value to the longer side, picture in the middle."""
+    """Pad (height, width) with zeros to the longer side, picture in the middle."""
     height, width = image.shape
     side = max(height, width)
     if height == width:
         return image
-    square = np.full((side, side), image.min(), image.dtype)
+    square = np.zeros((side, side), image.dtype)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = image
     return square
 
 
-Task = list[tuple[str, OnDisk | bytes | UserError]]
+Content = OnDisk | bytes | UserError
+Task = list[tuple[str, Content]]
 
 
-def _sendable(name: str, reader: Callable[[], bytes]) -> tuple[str, OnDisk | bytes | UserError]:
+def _sendable(name: str, reader: Callable[[], bytes]) -> tuple[str, Content]:
     """Files of a folder are read where they are decoded; a zip is read here, in order."""
     if isinstance(reader, OnDisk):
         return name, reader
@@ -114,9 +135,39 @@ def _sendable(name: str, reader: Callable[[], bytes]) -> tuple[str, OnDisk | byt
         return name, error
 
 
-def _groups(contents: Iterator[tuple[str, OnDisk | bytes | UserError]]) -> Iterator[Task]:
-    while group := list(islice(contents, AT_ONCE)):
+def _groups(contents: Iterator[tuple[str, Content]]) -> Iterator[Task]:
+    """A few small files, or one large."""
+    group: Task = []
+    size = 0
+    for name, content in contents:
+        group.append((name, content))
+        size += _size(content)
+        if len(group) == AT_ONCE or size > LARGE:
+            yield group
+            group, size = [], 0
+    if group:
         yield group
+
+
+def _size(content: Content) -> int:
+    if isinstance(content, OnDisk):
+        with suppress(OSError):  # said where it is read
+            return content.path.stat().st_size
+    return len(content) if isinstance(content, bytes) else 0
+
+
+def _begin() -> None:
+    """What a process does before it reads."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the first process sees to the others' end
+    Thread(target=_end_with_parent, daemon=True).start()
+    _keep_memory()
+
+
+def _end_with_parent() -> None:
+    """One that was killed can't see to its children's end: they would wait for work for ever."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _keep_memory() -> None:
@@ -131,30 +182,35 @@ def _read_group(group: Task) -> list[Found | Refused]:
     return list(chain.from_iterable(_read_file(name, content) for name, content in group))
 
 
-def _read_file(name: str, content: OnDisk | bytes | UserError) -> Iterator[Found | Refused]:
+def _read_file(name: str, content: Content) -> list[Found | Refused]:
     try:
         if isinstance(content, UserError):
             raise content
-        for found in read(content() if isinstance(content, OnDisk) else content, name):
-            path = slice_name(name, found.number)
-            try:
-                pixels = check_pixels(found.pixels, path)
-            except UserError as error:
-                yield Refused(path, str(error), expected=bool(found.number) and np.ptp(found.pixels) == 0)
-                continue
-            small = normalise(pixels)
-            yield Found(
-                path,
-                small,
-                sha256=hashlib.sha256(small.tobytes()).hexdigest(),
-                height=pixels.shape[0],
-                width=pixels.shape[1],
-                low=float(pixels.min()),
-                high=float(pixels.max()),
-                patient=found.patient,
-                label=found.label,
-                plane=found.plane,
-                synthetic=found.synthetic,
-            )
+        slices = read(content() if isinstance(content, OnDisk) else content, name)
+        found = [_found(slice_, slice_name(name, slice_.number)) for slice_ in islice(slices, MAX_SLICES)]
+        if next(slices, None):
+            raise UserError(f"{name}: more than {MAX_SLICES} slices; export fewer at a time")
     except UserError as error:
-        yield Refused(name, str(error))
+        return [Refused(name, str(error))]
+    return found
+
+
+def _found(slice_: Slice, path: str) -> Found | Refused:
+    try:
+        pixels = check_pixels(slice_.pixels, path)
+    except UserError as error:
+        return Refused(path, str(error), expected=bool(slice_.number) and np.ptp(slice_.pixels) == 0)
+    small = normalise(pixels)
+    return Found(
+        path,
+        small,
+        sha256=hashlib.sha256(small.tobytes()).hexdigest(),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        low=float(pixels.min()),
+        high=float(pixels.max()),
+        patient=slice_.patient,
+        label=slice_.label,
+        plane=slice_.plane,
+        synthetic=slice_.synthetic,
+    )

@@ -33,11 +33,12 @@ def check_pixels(pixels: np.ndarray, name: str) -> np.ndarray:
         raise UserError(f"{name}: expected one grey picture (height, width), found shape {pixels.shape}")
     if min(pixels.shape) < 16 or pixels.size > MAX_PIXELS:
         raise UserError(f"{name}: {pixels.shape[0]} x {pixels.shape[1]} pixels; 16 x 16 to 64 megapixels can be read")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         low, high = np.float32(pixels.min()), np.float32(pixels.max())  # what all further computing is done in
-    if not (np.isfinite(low) and np.isfinite(high)):  # NaN and infinity always show in one of the two
+        span = high - low
+    if not np.isfinite(span):  # NaN and infinity always show in one of the two
         raise UserError(f"{name}: holds pixels that are not finite (NaN, infinity, above 3e38); export the slice again")
-    if low == high:
+    if not span:
         raise UserError(f"{name}: all pixels are equal; an empty slice can't be classified")
     return pixels
 

@@ -82,11 +82,13 @@ def _families(table: pd.DataFrame, classes: tuple[str, ...]) -> dict[int, list[s
 
     A family counts where most of its slices are; where classes are level, with the first by name.
     """
-    table = table[table.label >= 0]
-    sizes = Counter(table.family)
-    counts = Counter(zip(table.family, table.label, strict=True))
-    ranked = sorted(counts, key=lambda one: (-counts[one], classes[one[1]]))
-    label_of = dict(reversed(ranked))  # of several labels the first in rank stays
+    slices = zip(table.family.tolist(), table.label.tolist(), strict=True)
+    counts = Counter((name, label) for name, label in slices if label >= 0)
+    ranked = sorted(counts, key=lambda pair: (-counts[pair], classes[pair[1]]))
+    label_of = dict(reversed(ranked))  # of a family's labels the first in rank stays
+    sizes: Counter[str] = Counter()
+    for (name, _), count in counts.items():
+        sizes[name] += count
     ordered: dict[int, list[str]] = {label: [] for label in sorted(set(label_of.values()))}
     for name in sorted(shuffled(list(sizes), "split"), key=lambda name: -sizes[name]):
         ordered[label_of[name]].append(name)

@@ -8,7 +8,8 @@ class Encoder(nn.Module):
     """A small one-channel ResNet-18 (He et al. 2016, arXiv:1512.03385) with a 3 x 3 stem and total stride 16.
 
     Args:
-        width: channels of the first stage; the last has eight times as many. 32 gives 2.8 million weights.
+        width: channels of the first stage; the last has eight times as many. 32 gives 2.8 million weights. With fewer
+            than 8, oneDNN's AVX2 kernels (torch 2.13, channels-last, 1 x 1, stride 2) write beyond their memory.
     """
 
     stride = 16

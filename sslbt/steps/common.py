@@ -5,19 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from sslbt.config import Evaluate, Prepare, Training
-from sslbt.data.audit import audit
+from sslbt.data.audit import Audit, audit
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.splits import Split, make_split
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
-from sslbt.terminal import say
 from sslbt.tracking.code import code_version
 from sslbt.tracking.run import Run
 
 
-def open_data(
-    cfg: Prepare | Training | Evaluate, run: Run, classes: tuple[str, ...] | None = None
-) -> tuple[Cache, Split]:
+def open_data(cfg: Training | Evaluate, run: Run, classes: tuple[str, ...] | None = None) -> tuple[Cache, Split]:
     """The prepared slices and who is on which side, both logged.
 
     Args:
@@ -26,9 +23,18 @@ def open_data(
         classes: of the classifier that is to be judged, in its order; the data may hold fewer.
 
     Raises:
-        UserError: the data can't be used, or pictures of one patient are on both sides under two names; `prepare`
-            only warns of that, so that it can be looked at.
+        UserError: the data can't be used, or one picture is on both sides under the names of two patients.
     """
+    cache, split, found = look_at_data(cfg, run, classes)
+    if found.stops:
+        raise UserError(f"{found.findings[0]}; give both patients one number (annotations), or remove the copies")
+    return cache, split
+
+
+def look_at_data(
+    cfg: Prepare | Training | Evaluate, run: Run, classes: tuple[str, ...] | None = None
+) -> tuple[Cache, Split, Audit]:
+    """The same with what leaks between the parts, which stops nothing here."""
     cache = prepare(cfg.source)
     if classes:
         cache = cache.with_classes(classes)
@@ -38,12 +44,7 @@ def open_data(
     run.audit(found)
     if len(found.pairs):
         run.figure("audit/pairs.png", figures.similar(cache.pixels, found.pairs))
-    if found.stops:
-        leak = f"{found.findings[0]}; see audit/pairs.png in the run {run.id}"
-        if not isinstance(cfg, Prepare):
-            raise UserError(f"{leak}; give both patients one number (annotations), or remove the copies")
-        say(f"WARNING: {leak}")
-    return cache, split
+    return cache, split, found
 
 
 def origin(cache: Cache, split: Split, rows: np.ndarray, run: Run) -> dict:

@@ -63,7 +63,8 @@ class Run:
     def dataset(self, data: str, cache: Cache, split: Split) -> None:
         """Which data, by digest, and who is on which side, by hash; warns where the split leaks."""
         table = cache.table[["file", "patient", "family", "class", "height", "width", "plane"]]
-        source = from_pandas(table, source=data, name=Path(data).name, digest=cache.digest)
+        # MLflow takes what has a colon for an address.
+        source = from_pandas(table, source=data.replace(":", "-"), name=Path(data).name, digest=cache.digest)
         mlflow.log_input(source, context=split.name, tags={"split_hash": split.hash})
         self.table("split/split.csv", split.table)
         counts = split.table.groupby(["part", "label"]).agg(slices=("file", "size"), families=("family", "nunique"))
@@ -95,6 +96,10 @@ class Run:
     def table(self, path: str, table: pd.DataFrame) -> None:
         """Log a table as CSV under this artifact path."""
         mlflow.log_text(table.to_csv(index=False), path)
+
+    def page(self, path: str, html: str) -> None:
+        """Log an HTML page under this artifact path."""
+        mlflow.log_text(html, path)
 
     @contextmanager
     def artifact(self, path: str) -> Iterator[Path]:

@@ -8,24 +8,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sslbt.data.labels import choose_labels
-from sslbt.data.splits import Split
+from sslbt.data.splits import LEFT_OUT, Split
 from sslbt.errors import UserError
 
 CLASSES = ("meningioma", "glioma", "pituitary")
 
 
 @st.composite
-def splits(draw) -> Split:
-    """One to three classes, one to eight families each, of one to nine slices; a family may lie outside of training."""
+def splits(draw: st.DrawFn, families: int = 8, longest: int = 9) -> Split:
+    """One to three classes of one to so many families of one to so many slices, in any order of rows.
+
+    A family may lie outside of training, may have slices of another class, and slices that nobody has labelled.
+    """
     rows = []
     for label in range(draw(st.integers(1, 3))):
-        for number, count in enumerate(draw(st.lists(st.integers(1, 9), min_size=1, max_size=8))):
-            part = "train" if number == 0 else draw(st.sampled_from(["train", "train", "validation", "test"]))
-            rows += [(f"F{label}{number}", label, part)] * count
-    order = draw(st.permutations(range(len(rows))))
+        for number, count in enumerate(draw(st.lists(st.integers(1, longest), min_size=1, max_size=families))):
+            part = draw(st.sampled_from(["train", "train", "validation", "test"])) if number else "train"
+            family = "F00" if part == "train" and draw(st.integers(0, 4)) == 4 else f"F{label}{number}"
+            bare = draw(st.sampled_from([0, 0, 1, count])) if number else 0
+            rows += [(family, label if i >= bare else -1, part) for i in range(count)]
+    order = np.random.default_rng(draw(st.integers(0, 99))).permutation(len(rows))
     table = pd.DataFrame([rows[i] for i in order], columns=["family", "label", "part"])
+    table.loc[(table.label < 0) & (table.part != "train"), "part"] = LEFT_OUT
     table.insert(0, "file", [f"{i}.mat" for i in order])
     return Split("patient", table)
+
+
+def labelled(split: Split) -> pd.DataFrame:
+    """What may be chosen."""
+    return split.table[(split.table.part == "train") & (split.table.label >= 0)]
 
 
 def split_of(*families: tuple[str, int, int], part: str = "train") -> Split:
@@ -38,53 +49,87 @@ def choose(split: Split, labels: object, seed: int = 0) -> list[int]:
     return list(choose_labels(split, str(labels), seed, CLASSES))
 
 
-@settings(max_examples=50, deadline=None)
-@given(splits(), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+@given(splits(families=5, longest=6), st.integers(0, 5))
 def test_every_budget_is_in_the_next_and_as_fair_as_can_be(split: Split, seed: int) -> None:
-    train = split.table[split.table.part == "train"]
+    train = labelled(split)
     smaller: set[int] = set()
     for count in range(train.label.nunique(), len(train) + 1):
         rows = choose(split, count, seed)
-        assert rows == sorted(set(rows))
         assert len(rows) == count
-        assert set(rows) <= set(train.index)
-        assert smaller <= set(rows)
+        assert smaller < set(rows)
+        check_fair(train, rows)
         smaller = set(rows)
-        fair(train.label, rows)
-        for _, of_class in train.groupby("label"):
-            fair(of_class.family, [row for row in rows if row in of_class.index])
     assert smaller == set(train.index) == set(choose(split, "all", seed))
 
 
-def fair(groups: pd.Series, rows: list[int]) -> None:
+def check_fair(train: pd.DataFrame, rows: list[int]) -> None:
+    """Only what is labelled and to be trained on, each once; classes take turns, and within each the families."""
+    assert rows == sorted(set(rows))
+    assert set(rows) <= set(train.index)
+    turns(train.label, rows)
+    for _, of_class in train.groupby("label"):
+        turns(of_class.family, [row for row in rows if row in of_class.index])
+
+
+def turns(groups: pd.Series, rows: list[int]) -> None:
     """Nobody has two more than another who still has something to give."""
     taken = Counter(groups[rows])
     for group, available in groups.value_counts().items():
         assert taken[group] == available or taken[group] >= max(taken.values(), default=0) - 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=300, deadline=None)
+@given(splits(families=20, longest=20), st.data(), st.integers(0, 5))
+def test_any_two_budgets_are_nested(split: Split, data: st.DataObject, seed: int) -> None:
+    train = labelled(split)
+    budgets = st.integers(train.label.nunique(), len(train))
+    small, large = sorted([data.draw(budgets, "a budget"), data.draw(budgets, "another")])
+    fewer, more, everything = (choose(split, labels, seed) for labels in (small, large, "all"))
+    assert set(fewer) <= set(more) <= set(everything)
+    assert (len(fewer), len(more)) == (small, large)
+    assert everything == list(train.index)
+    check_fair(train, fewer)
+    check_fair(train, more)
+
+
+@settings(max_examples=150, deadline=None)
+@given(splits(), st.integers(0, 100), st.integers(0, 5))
+def test_a_share_is_so_many_of_the_labelled_training_slices(split: Split, share: int, seed: int) -> None:
+    train = labelled(split)
+    count = round(share * len(train) / 100)
+    if count < train.label.nunique():
+        with pytest.raises(UserError, match=f"labels={share}%: {count} slices; the training part has {len(train)} "):
+            choose(split, f"{share}%", seed)
+    else:
+        assert choose(split, f"{share}%", seed) == choose(split, count, seed)
+
+
+@settings(max_examples=100, deadline=None)
 @given(splits(), st.integers(0, 5), st.integers(0, 99))
 def test_the_choice_depends_on_names_not_on_the_order_of_rows(split: Split, seed: int, order: int) -> None:
     mixed = Split(split.name, split.table.sample(frac=1, random_state=order).reset_index(drop=True))
-    count = (split.table.part == "train").sum()
-    for labels in (max(count // 2, split.table.label.nunique()), "1p"):
+    train = labelled(split)
+    for labels in (max(len(train) // 2, train.label.nunique()), "1p"):
         first, second = (set(s.table.file.iloc[choose(s, labels, seed)]) for s in (split, mixed))
         assert first == second
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(splits(), st.integers(1, 8), st.integers(0, 5))
-def test_so_many_patients_a_class_with_all_their_slices(split: Split, count: int, seed: int) -> None:
-    train = split.table[split.table.part == "train"]
+def test_so_many_patients_a_class_with_all_their_slices_of_it(split: Split, count: int, seed: int) -> None:
+    train, one_class = labelled(split), "|".join(CLASSES)
     if count > train.groupby("label").family.nunique().min():
-        with pytest.raises(UserError, match=f"labels={count}p: "):
+        with pytest.raises(
+            UserError, match=f"labels={count}p: class ({one_class}) has .* patient families to train on"
+        ):
             choose(split, f"{count}p", seed)
         return
     rows = choose(split, f"{count}p", seed)
     chosen = train.loc[rows]
     assert (chosen.groupby("label").family.nunique() == count).all()
-    assert rows == list(train.index[train.family.isin(chosen.family)])
+    pairs = set(zip(chosen.label, chosen.family, strict=True))
+    assert rows == [row for row in train.index if (train.label[row], train.family[row]) in pairs]
     assert count == 1 or set(choose(split, f"{count - 1}p", seed)) < set(rows)
 
 
@@ -124,7 +169,13 @@ def test_the_choice_is_the_same_everywhere_for_ever() -> None:
     assert chosen == ["P21-0.mat", "P31-2.mat", "P47-3.mat", "P48-5.mat", "P55-0.mat", "P86-3.mat"]
 
 
-@pytest.mark.parametrize("labels", ["", "%", "p", "x", "-3", "1.5", "p5", "12%p", "12%%", "12 ", "²", "ALL", "12.txt"])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        *("", "%", "p", "x", "-3", "1.5", "p5", "12%p", "12%%", "12 ", "12\n", "²", "ALL", "12.txt"),
+        *("9" * 5000, "9" * 400 + "%"),
+    ],
+)
 def test_other_forms_are_refused(labels: str) -> None:
     with pytest.raises(UserError, match="give a number such as 12"):
         choose(LARGE, labels)
@@ -132,18 +183,20 @@ def test_other_forms_are_refused(labels: str) -> None:
 
 @pytest.mark.parametrize("labels", ["0", "2", "0%", f"{len(LARGE.table) + 1}", "101%"])
 def test_budgets_that_cannot_be_met_are_refused(labels: str) -> None:
-    with pytest.raises(UserError, match=rf"labels={labels}: \d+ slices; the training part has {len(LARGE.table)} of 3"):
+    with pytest.raises(
+        UserError, match=rf"labels={labels}: \d+ slices; the training part has {len(LARGE.table)} labelled ones of 3"
+    ):
         choose(LARGE, labels)
 
 
 @pytest.mark.parametrize("labels", ["0p", "31p"])
 def test_patients_that_are_not_there_are_refused(labels: str) -> None:
-    with pytest.raises(UserError, match=f"labels={labels}: class 0 has 30 patient families to train on"):
+    with pytest.raises(UserError, match=f"labels={labels}: class meningioma has 30 patient families to train on"):
         choose(LARGE, labels)
 
 
 def test_without_a_training_part_there_is_nothing_to_label() -> None:
-    with pytest.raises(UserError, match="the training part has 0 of 0 classes"):
+    with pytest.raises(UserError, match="the training part has 0 labelled ones of 0 classes"):
         choose(split_of(("A", 0, 9), part="test"), 12)
 
 
@@ -173,7 +226,7 @@ def test_a_csv_of_file_and_class(name: str, tmp_path: Path) -> None:
         ("D-0.mat,glioma", r"D-0\.mat is not a training slice"),
         ("A-0.mat,glioma", r"A-0\.mat is labelled 'glioma', but the data says 'meningioma'"),
         ("A-0.mat,Meningioma", r"A-0\.mat is labelled 'Meningioma', but"),
-        ("A-0.mat,", r"A-0\.mat is labelled nan, but"),
+        ("A-0.mat,", r"A-0\.mat is labelled '', but"),
         ("A-0.mat,glioma\nA-0.mat,meningioma", r"A-0\.mat is labelled 'glioma', but"),
         ("A-0.mat,meningioma\nC-0.mat,pituitary", "no slice is labelled glioma"),
         ("", "no slice is labelled glioma"),
@@ -192,9 +245,33 @@ def test_a_file_that_is_no_such_csv_is_refused(text: str, tmp_path: Path) -> Non
         choose(SMALL, path)
 
 
-def test_a_csv_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.csv: can't be read"):
-        choose(SMALL, tmp_path / "gone.csv")
+@pytest.mark.parametrize("place", ["gone.csv", "~nobody-here/gone.csv", "nul\0.csv"])
+def test_a_csv_that_is_not_there_is_refused(place: str) -> None:
+    with pytest.raises(UserError, match=f"labels={place}: can't be read"):
+        choose(SMALL, place)
+
+
+@settings(max_examples=100, deadline=None)
+@given(split=splits(), more=st.sets(st.integers(0, 99)), order=st.integers(0, 99))
+def test_a_csv_picks_what_it_names(
+    split: Split, more: set[int], order: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    names, strange = ("None", "NA", "grade 2"), ["NA", "nan", "a,b", 'c"d', "é", " 1.0", "-"]
+    table = split.table.assign(file=[*strange, *split.table.file[len(strange) :]][: len(split.table)])
+    train = labelled(Split("patient", table))
+    rows = sorted({*train.drop_duplicates("label").index, *more & set(train.index)})
+    given_twice = train.loc[rows * 2].sample(frac=1, random_state=order)
+    path = tmp_path_factory.getbasetemp() / "mine.csv"
+    given_twice.assign(**{"class": [names[label] for label in given_twice.label]}).to_csv(path, index=False)
+    assert list(choose_labels(Split("patient", table), str(path), 0, names)) == rows
+
+
+@pytest.mark.parametrize("text", ["object", "category", "string[pyarrow]", "string[python]"])
+def test_the_kind_of_the_columns_does_not_matter(text: str) -> None:
+    for number in ("int8", "Int64", "int64[pyarrow]"):
+        table = LARGE.table.astype({"file": text, "family": text, "part": text, "label": number})
+        for labels in ("12", "5p", "10%", "all"):
+            assert choose(Split("patient", table), labels) == choose(LARGE, labels)
 
 
 def test_rows_are_whole_numbers_whatever_the_form(tmp_path: Path) -> None:

@@ -32,18 +32,18 @@ def numbers(slices: Tensor) -> list[int]:
 
 
 def restore(count: int, batch: int) -> Restore:
-    return Restore(Restoration(Encoder(4), 0.1, 0.4), numbered(count), batch)
+    return Restore(Restoration(Encoder(8), 0.1, 0.4), numbered(count), batch)
 
 
 def classify(count: int, batch: int) -> Classify:
-    return Classify(Classifier(Encoder(4), 3), numbered(count), torch.arange(count) % 3, batch)
+    return Classify(Classifier(Encoder(8), 3), numbered(count), torch.arange(count) % 3, batch)
 
 
 def compare(objective: str, count: int, batch: int, patients: int = 6) -> Compare:
     rows = range(3 * patients)
     table = pd.DataFrame({"file": [f"{row}.mat" for row in rows], "patient": [f"P{row // 3}" for row in rows]})
     table["family"], table["label"] = table.patient, [row // 3 % 3 for row in rows]
-    return Compare(Contrast(Encoder(4), objective, 0.2), numbered(len(table)), Pairs(table, "patient"), count, batch)
+    return Compare(Contrast(Encoder(8), objective, 0.2), numbered(len(table)), Pairs(table, "patient"), count, batch)
 
 
 @pytest.mark.usefixtures("unchanged")
