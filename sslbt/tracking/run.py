@@ -76,7 +76,7 @@ class Run:
             say(f"WARNING: {split.warning}")
 
     def audit(self, found: Audit) -> None:
-        """Whether the split leaks: as metrics, tables, and words at the top of the run's page."""
+        """Whether the split leaks: as metrics, tables, and words in the run's description."""
         self.metrics({f"audit/{name}": value for name, value in found.facts.items()})
         self.table("audit/pairs.csv", found.pairs)
         self.table("audit/crossing_families.csv", found.crossing)
