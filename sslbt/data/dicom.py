@@ -18,6 +18,7 @@ from pydicom.filereader import read_dataset, read_preamble
 from pydicom.pixels import apply_modality_lut, get_decoder
 from pydicom.pixels.utils import as_pixel_options
 
+from sslbt.data.formats import is_dicom
 from sslbt.data.slices import MAX_PIXELS, Slice
 from sslbt.errors import UserError
 
@@ -44,11 +45,6 @@ FRAMES, COMMENTS = (*LOSSY, 0xFFC3, 0xFFF7), (*range(0xFFE0, 0xFFF0), 0xFFFE)
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 gdcm.Trace.WarningOff()
 gdcm.Trace.ErrorOff()
-
-
-def is_dicom(head: bytes) -> bool:
-    """Whether a file's first 132 bytes say that it is DICOM (PS3.10, 7.1)."""
-    return head[128:132] == b"DICM"
 
 
 def read_dicom(data: bytes, name: str) -> Iterator[Slice]:

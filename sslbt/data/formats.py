@@ -20,6 +20,11 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
+def is_nifti(name: str) -> bool:
+    """Whether a file's name says that it is NIfTI in one file, packed or not."""
+    return name.lower().endswith((".nii", ".nii.gz"))
+
+
 def read(data: bytes, name: str) -> Iterator[Slice]:
     """Every slice of one file, with what the file says of it; pixels are not yet checked.
 
@@ -35,7 +40,7 @@ def read(data: bytes, name: str) -> Iterator[Slice]:
         from sslbt.data.dicom import read_dicom
 
         return read_dicom(data, name)
-    if name.lower().endswith((".nii", ".nii.gz")):
+    if is_nifti(name):
         from sslbt.data.nifti import read_nifti
 
         return read_nifti(data, name)

@@ -22,11 +22,6 @@ SIZES = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # what a NIfTI-1 header starts with:
 SILENT = logging.Logger("nibabel", level=logging.CRITICAL + 1)
 
 
-def is_nifti(name: str) -> bool:
-    """Whether a file's name says that it is NIfTI."""
-    return name.lower().endswith((".nii", ".nii.gz"))
-
-
 def read_nifti(data: bytes, name: str) -> Iterator[Slice]:
     """Every slice of a volume, scaled (scl_slope, scl_inter), from left, posterior or inferior on.
 

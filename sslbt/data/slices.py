@@ -45,4 +45,5 @@ def check_pixels(pixels: np.ndarray, name: str) -> np.ndarray:
 
 def first_line(error: Exception) -> str:
     """The beginning of what a library says, without its quotes."""
-    return str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
+    said = str(error).strip("'\"").splitlines()
+    return said[0] if said else type(error).__name__

@@ -13,7 +13,8 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
 from sslbt.data import dicom
-from sslbt.data.dicom import is_dicom, read_dicom
+from sslbt.data.dicom import read_dicom
+from sslbt.data.formats import is_dicom
 from sslbt.data.slices import Slice
 from sslbt.errors import UserError
 

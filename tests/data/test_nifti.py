@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from sslbt.data import nifti
-from sslbt.data.nifti import is_nifti, read_nifti
+from sslbt.data.formats import is_nifti
+from sslbt.data.nifti import read_nifti
 from sslbt.data.slices import Slice, check_pixels
 from sslbt.errors import UserError
 
