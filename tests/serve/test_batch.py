@@ -2,9 +2,12 @@ import io
 import zipfile
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
 
 from serve import batch
 from serve.batch import score
@@ -117,3 +120,22 @@ def test_mistakes_are_named_and_leave_no_table(tmp_path, model, folder):
         score(model, folder, tmp_path / "scores.csv")
     assert not (tmp_path / "scores.csv").exists()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_volumes_and_files_without_an_ending_are_scored(tmp_path, model, classifier):
+    volume = np.random.default_rng(0).integers(1, 900, (40, 50, 3)).astype(np.int16)
+    volume[:, :, 1] = 0
+    source = tmp_path / "scans"
+    source.mkdir()
+    nibabel.Nifti1Image(volume, np.diag([1, 1, 6, 1])).to_filename(source / "scan.nii.gz")
+    (source / "IM0001").write_bytes(Path(str(get_testdata_file("MR_small.dcm", download=False))).read_bytes())
+    summary = score(model, source, tmp_path / "scores.csv")
+    table = read(tmp_path / "scores.csv")
+    assert list(table.file) == ["IM0001", "scan.nii.gz#1", "scan.nii.gz#2", "scan.nii.gz#3"]
+    assert summary["failed"] == 1
+    assert table.reason[2] == "scan.nii.gz#2: all pixels are equal; an empty slice can't be classified"
+    scores = table[[f"p_{name}" for name in classifier.classes]].to_numpy(float)
+    upright = volume[::-1, ::-1, 2].T.astype(float)  # the patient's right on the left, anterior at the top
+    np.testing.assert_allclose(scores[3], classifier.probabilities([upright])[0], atol=1e-6)
+    raw = dcmread(source / "IM0001").pixel_array.astype(float)
+    np.testing.assert_allclose(scores[0], classifier.probabilities([raw])[0], atol=1e-5)

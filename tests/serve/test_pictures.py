@@ -1,7 +1,9 @@
 import base64
+from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
 
 from serve.pictures import from_bytes, from_value
 from sslbt.errors import UserError
@@ -52,3 +54,14 @@ def test_what_is_no_picture_gives_its_reason(value):
 def test_a_truncated_file_gives_its_reason(mat, png, share):
     for data in (mat, png):
         assert isinstance(from_bytes(data[: int(share * len(data))], "cut"), UserError)
+
+
+def test_dicom_is_a_picture_if_it_holds_one():
+    one, several = (
+        Path(str(get_testdata_file(name, download=False))).read_bytes()
+        for name in ("MR_small.dcm", "rtdose.dcm")  # 15 frames of 10 x 10
+    )
+    assert from_bytes(one, "x").shape == (64, 64)
+    picture = from_bytes(several, "x")
+    assert isinstance(picture, UserError)
+    assert "several slices" in str(picture)
