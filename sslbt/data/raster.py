@@ -1,6 +1,7 @@
 """PNG, JPEG and TIFF, in 1, 8, 16 or 32 bits; a TIFF may hold several slices."""
 
 import io
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +9,8 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from sslbt.data.slices import MAX_PIXELS, Slice, first_line
 from sslbt.errors import UserError
+
+warnings.filterwarnings("ignore", module="PIL")  # it warns of damage and of size, which are told of here
 
 
 def read_raster(data: bytes, name: str) -> Iterator[Slice]:
