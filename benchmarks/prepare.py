@@ -3,7 +3,7 @@
     python benchmarks/prepare.py [FOLDER]        # without a folder: 2,000 phantoms of 512 x 512, drawn first
 
 The bare loop reads image, label and PID in one process and does nothing with them. `prepare` also resizes, normalises,
-compares and writes, on all cores. Both find the files in the page cache; the best of three runs counts.
+compares and writes, on all cores. Both find the files in the page cache; the better of two runs counts.
 """
 
 import os
@@ -17,11 +17,9 @@ from pathlib import Path
 import h5py
 import psutil
 
-from sslbt.data.cache import prepare
-from sslbt.data.phantom import make_sample
 from sslbt.data.source import Source
 
-RUNS = 3
+RUNS = 2
 
 
 def bare_loop(files: list[Path]) -> None:
@@ -32,6 +30,8 @@ def bare_loop(files: list[Path]) -> None:
 
 
 def prepare_anew(folder: Path) -> None:
+    from sslbt.data.cache import prepare  # not above: the reading processes import this file too, and need no torch
+
     with tempfile.TemporaryDirectory() as home:
         os.environ["SSLBT_HOME"] = home
         prepare(Source(str(folder)))
@@ -69,6 +69,8 @@ class PeakMemory:
 
 
 def main(folder: Path) -> None:
+    from sslbt.data.cache import prepare
+
     files = sorted(folder.glob("[0-9]*.mat"))
     bytes_read = sum(len(path.read_bytes()) for path in files)
     bare = min(seconds(lambda: bare_loop(files)) for _ in range(RUNS))
@@ -94,6 +96,8 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         main(Path(sys.argv[1]).expanduser())
     else:
+        from sslbt.data.phantom import make_sample
+
         with tempfile.TemporaryDirectory() as drawn:
             make_sample(Path(drawn), patients=350, size=512)
             main(Path(drawn))
