@@ -78,9 +78,8 @@ def test_a_copy_of_another_family_is_found(kind: str, raw: list[np.ndarray], hea
     copies = np.stack([normalise(COPIES[kind](np.maximum(pixels, 0))) for pixels in raw])
     found = similar_pairs(np.concatenate([heads, copies]), nobodys([*heads, *copies]))
     assert pairs_of(found) == [(number, number + len(heads)) for number in range(len(heads))]
-    assert found.likeness.between(0.96, 1.0001).all()
-    if kind in ("the same", "mirrored", "another scale"):
-        np.testing.assert_allclose(found.likeness, 1, atol=0.005)
+    lowest = {"the same": 0.9999, "mirrored": 0.999, "another scale": 0.999, "mirrored, small, as JPEG": NEAR}
+    assert found.likeness.between(lowest.get(kind, 0.96), 1.0001).all()
 
 
 def test_copies_in_one_family_are_not_listed(heads: np.ndarray) -> None:
@@ -137,7 +136,7 @@ def test_it_agrees_with_correlations_by_hand(mixed: tuple[np.ndarray, np.ndarray
     assert certain <= set(pairs_of(found)) <= possible
     assert len(pairs_of(found)) == len(set(pairs_of(found)))
     assert len(certain) > 20
-    assert (apart & (expected < NEAR)).sum() > 20 * len(certain)
+    assert (apart & (expected < NEAR)).sum() > 10 * len(certain)
 
 
 def test_pairs_come_most_alike_first_and_in_order(mixed: tuple[np.ndarray, np.ndarray]) -> None:

@@ -28,6 +28,8 @@ from sslbt.data.reading import FEW, normalise
 from sslbt.data.source import Source
 from sslbt.errors import UserError
 
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # outside of tests it is silent
+
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 BY_NAME = r"^(P\d+[A-Z]?)"
 FIVE = ("meningioma", "glioma", "abscess", "grade 2", "grade 10")  # in the order of a prepared dataset
@@ -310,6 +312,14 @@ def hole(value: float) -> np.ndarray:
     return pixels
 
 
+def widthless() -> bytes:
+    """A TIFF of two pages, the second of which lacks the field for its width."""
+    data = bytearray(pages(*noise(5, (80, 30)).astype(np.uint8).reshape(2, 40, 30)))
+    at = data.rindex(struct.pack("<HHII", 256, 4, 1, 30))
+    data[at : at + 2] = struct.pack("<H", 257)
+    return bytes(data)
+
+
 BAD: dict[str, tuple[str, bytes, str]] = {
     **{f"empty {end}": (f"glioma/P5_1.{end}", b"", "") for end in WHOLE if end != "dcm"},
     **{f"half a {end}": (f"glioma/P5_1.{end}", data[: len(data) // 2], "") for end, data in WHOLE.items()},
@@ -359,6 +369,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
         encoded(GOOD["cyst/P1_1.png"], "TIFF"),
         "the same picture as cyst/P1_1",
     ),
+    "page without a width": ("glioma/P5_1.tif", widthless(), "damaged PNG, JPEG or TIFF"),
     "truncated page": (
         "glioma/P5_1.tif",
         pages(*noise(5, (90, 30), 255).astype(np.uint8).reshape(3, 30, 30))[:-400],
