@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 from pydantic_core import PydanticUndefined
 
-from sslbt.config import STAGES, Config, unknown
+from sslbt.config import STAGES, Config, Training, unknown
 from sslbt.errors import UserError
 
 UNTRACKED = ("score", "serve")  # a run of their own only where `mlflow run` opened one
@@ -26,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, config = parse(sys.argv[1:] if arguments is None else arguments)
         run_step(name, config)
     except UserError as error:
-        print(f"sslbt: {error}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes that found the same, one says so
+            print(f"sslbt: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sslbt: interrupted; the same command continues where this one stopped", file=sys.stderr)
@@ -68,14 +70,22 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
 
 
 def run_step(name: str, config: Config) -> None:
-    """Run an entry point's function, inside an MLflow run where it is tracked."""
+    """Run an entry point's function, inside an MLflow run where it is tracked.
+
+    Raises:
+        UserError: torchrun started several processes of something that one process does.
+    """
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and not issubclass(type(config), Training):
+        raise UserError(f"{name}: one process does it; start it without torchrun, which is for trainings")
     step = getattr(importlib.import_module(f"sslbt.steps.{name.replace('-', '_')}"), name.replace("-", "_"))
     if name in UNTRACKED and "MLFLOW_RUN_ID" not in os.environ:
         step(config)
         return
+    from sslbt.parallel import together
     from sslbt.tracking.run import start
 
-    with start(config) as run:
+    with together() if several else nullcontext(), start(config) as run:
         step(config) if name in UNTRACKED else step(config, run)
 
 

@@ -129,6 +129,7 @@ class Training(Data):
     epochs: int = from_preset("passes over the data", ge=1, le=100_000)
     batch: int = from_preset("slices (pairs) a step", ge=2, le=65_536)
     learning_rate: float = from_preset("AdamW's highest rate", gt=0, le=10)
+    compile: bool = from_preset("torch.compile the network first: takes up to a minute, then steps are faster")
 
 
 class Pretraining(Training):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sslbt.data.preprocess import resize
 from sslbt.data.reading import SIDE
 from sslbt.data.source import Source, cache_folder, locate, once
 from sslbt.errors import UserError
+from sslbt.terminal import progress
 
 FORMAT = 2  # raise it when what the cache holds changes
 TEXT = ("file", "patient", "family", "class", "plane", "sha256", "path")
@@ -39,6 +41,20 @@ class Cache:
     digest: str
     synthetic: bool  # a slice or more is a phantom
     classes: tuple[str, ...]
+    folder: Path
+
+    def resized(self, size: int) -> Tensor:
+        """All slices at a size, (slices, size, size) uint8, mapped into memory; made once, beside the cache."""
+        folder = once(self.folder.with_name(f"{self.folder.name}-{size}"), lambda folder: self._resize(folder, size))
+        shape = (len(self.table), size, size)
+        file = str(folder / PIXELS)
+        return torch.from_file(file, size=math.prod(shape), dtype=torch.uint8).view(shape)
+
+    def _resize(self, folder: Path, size: int) -> None:
+        parts = np.array_split(np.arange(len(self.table)), -(-len(self.table) // 64))
+        with open(folder / PIXELS, "wb") as out:
+            for rows in progress(parts, f"resizing to {size} x {size}", "batches of 64", len(parts)):
+                out.write(self.load(rows, size).mul(255).round().to(torch.uint8).numpy().tobytes())
 
     def load(self, rows: np.ndarray, size: int) -> Tensor:
         """The slices of these rows, (rows, 1, size, size) float32 in [0, 1]."""
@@ -87,7 +103,7 @@ def _open(folder: Path) -> Cache:
     pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(len(table), SIDE, SIDE))
     refused = pd.read_csv(folder / REFUSED, dtype=str, keep_default_na=False)
     similar = pd.read_csv(folder / SIMILAR)
-    return Cache(pixels, _labelled(table, classes), refused, similar, classes=classes, **about)
+    return Cache(pixels, _labelled(table, classes), refused, similar, classes=classes, folder=folder, **about)
 
 
 def _labelled(table: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:

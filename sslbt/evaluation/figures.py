@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from torch import Tensor
 
 from sslbt.pretext.masking import Restored
@@ -65,8 +67,8 @@ def pairs(positive: tuple[Tensor, Tensor], negative: tuple[Tensor, Tensor], kind
     return figure
 
 
-def curves(history: list[dict[str, float]]) -> Figure:
-    """Loss on the left; on the right whatever was measured of accuracy, by epoch."""
+def curves(history: list[dict[str, float]], best: int | None = None) -> Figure:
+    """Loss on the left; on the right whatever was measured of accuracy, by epoch, the best one marked."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([1 + i for i in range(len(history))], [metrics["train/loss"] for metrics in history])
@@ -75,10 +77,36 @@ def curves(history: list[dict[str, float]]) -> Figure:
         known = [(1 + i, metrics[name]) for i, metrics in enumerate(history) if name in metrics]
         right.plot(*zip(*known, strict=True), marker=".", label=name)
     right.set(title="Accuracy", xlabel="epoch", ylim=(0, 1))
+    if best is not None:
+        right.axvline(best + 1, color="#888888", linestyle=":", label="best by the probe")
     if right.lines:
         right.legend(fontsize="small")
     for axis in (left, right):
         axis.grid(alpha=0.3)
+    return figure
+
+
+def embedding(features: np.ndarray, labels: np.ndarray, families: np.ndarray, classes: tuple[str, ...]) -> Figure:
+    """Slices by the likeness of their features (n, channels), t-SNE, coloured by class and by patient family.
+
+    Clumps of one colour on the right and none on the left: the encoder has learnt who the patients are.
+    """
+    components = min(50, *features.shape)
+    reduced = PCA(components, random_state=0).fit_transform(features)
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    places = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(reduced)
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    by_class, by_family = figure.subplots(1, 2)
+    for number, name in enumerate(classes):
+        by_class.scatter(*places[labels == number].T, s=9, label=name)
+    by_class.legend(fontsize="small", markerscale=2)
+    by_class.set_title("by class")
+    family = np.unique(families, return_inverse=True)[1]
+    by_family.scatter(*places.T, s=9, c=family, cmap="turbo")
+    by_family.set_title(f"by patient ({family.max() + 1} families)")
+    for axis in (by_class, by_family):
+        axis.set(xticks=[], yticks=[])
+    figure.suptitle(f"Features of {len(features)} validation slices (t-SNE)")
     return figure
 
 

@@ -1,7 +1,9 @@
 """What is put on top of the encoder."""
 
+import torch
 from torch import Tensor, nn
 
+from sslbt import parallel
 from sslbt.nn.encoder import Encoder
 
 
@@ -21,6 +23,21 @@ class Projection(nn.Module):
         return nn.functional.normalize(self.layers(features), dim=1)
 
 
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) of rows of features, drawn for the whole batch of which this is a share."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training:
+            return features
+        drawn = torch.rand(len(features) * parallel.size(), features.shape[1])
+        kept = parallel.share(drawn).to(features.device) >= self.probability
+        return features * kept / (1 - self.probability)
+
+
 class Classifier(nn.Module):
     """Encoder, mean over positions, and the added layers: normalise each channel, drop some, weigh the rest."""
 
@@ -28,7 +45,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = nn.Sequential(
-            nn.BatchNorm1d(encoder.channels, affine=False), nn.Dropout(dropout), nn.Linear(encoder.channels, classes)
+            nn.BatchNorm1d(encoder.channels, affine=False), Dropout(dropout), nn.Linear(encoder.channels, classes)
         )
 
     def forward(self, slices: Tensor) -> Tensor:

@@ -37,11 +37,6 @@ class Restoration(nn.Module):
         masked = torch.where(hidden, mean, slices)
         return Restored(masked, hidden, self.decoder(self.encoder(masked)))
 
-    def loss(self, slices: Tensor) -> Tensor:
-        """Mean squared error over hidden pixels only; a region drawn anew for each slice at each call."""
-        hidden = random_regions(len(slices), slices.shape[-1], self.share).to(slices.device)
-        return hidden_error(self(slices, hidden).restored, slices, hidden)
-
 
 def hidden_error(restored: Tensor, slices: Tensor, hidden: Tensor) -> Tensor:
     """Mean squared error over the hidden pixels of each slice, averaged over slices."""

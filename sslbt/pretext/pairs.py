@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from sslbt.errors import UserError
 from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Projection
-from sslbt.pretext.losses import margin_loss, nt_xent
 
 KINDS = ("patient", "views", "label")
 
@@ -29,13 +28,11 @@ class Contrast(nn.Module):
         self.objective = objective
         self.temperature = temperature
 
-    def loss(self, first: Tensor, second: Tensor, equal: Tensor, groups: Tensor) -> Tensor:
-        """Loss of pairs of slices (pairs, 1, size, size); `equal` and `groups` as in `losses`."""
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Projections (pairs, 128), normalised, of pairs of slices (pairs, 1, size, size)."""
         together = self.projection(self.encoder.pooled(torch.cat([first, second])))
         first, second = together.float().chunk(2)
-        if self.objective == "margin":
-            return margin_loss(first, second, equal)
-        return nt_xent(first, second, groups, self.temperature)
+        return first, second
 
 
 class Pairs:
@@ -50,17 +47,23 @@ class Pairs:
         by = {"patient": table.patient, "views": table.file, "label": table.label}[kind]
         together = table.label if kind == "label" else table.family
         self.groups = pd.factorize(together)[0]  # rows of one group are never a negative pair
-        self.members = [np.flatnonzero(by == value) for value in by.unique()]
+        own = pd.factorize(by)[0]
+        # All rows, those that may be a positive pair side by side; where each one's stretch begins, and how long it is.
+        self.order = np.argsort(own, kind="stable")
+        self.place = np.argsort(self.order)
+        length = np.bincount(own)
+        self.length, self.start = length[own], (np.cumsum(length) - length)[own]
         if len(np.unique(self.groups)) < 2:
             shared = "class" if kind == "label" else "patient family"
             raise UserError(f"pairs={kind}: all training slices are of one {shared}; add others to contrast them with")
 
     def positive(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """(count, 2) rows; slices take turns as first, the second is another of its kind where there is one."""
-        rows_of = {row: members for members in self.members for row in members}
-        rounds = -(-count // len(rows_of))
-        first = np.concatenate([generator.permutation(len(rows_of)) for _ in range(rounds)])[:count]
-        second = [_another(rows_of[row], row, generator) for row in first]
+        rounds = -(-count // len(self.order))
+        first = np.concatenate([generator.permutation(len(self.order)) for _ in range(rounds)])[:count]
+        start, length = self.start[first], self.length[first]
+        further = 1 + (generator.random(count) * (length - 1)).astype(int)
+        second = self.order[start + (self.place[first] - start + further) % length]
         return np.stack([first, second], axis=1)
 
     def negative(self, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -70,8 +73,3 @@ class Pairs:
             drawn = generator.integers(len(self.groups), size=(2 * count, 2))
             pairs = np.concatenate([pairs, drawn[self.groups[drawn[:, 0]] != self.groups[drawn[:, 1]]]])
         return pairs[:count]
-
-
-def _another(members: np.ndarray, row: int, generator: np.random.Generator) -> int:
-    others = members[members != row]
-    return int(generator.choice(others)) if len(others) else int(row)

@@ -1,17 +1,29 @@
 """What several steps begin or end with."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from sslbt.config import Evaluate, Prepare, Training
+from sslbt.config import Evaluate, Prepare, Pretraining, Training
 from sslbt.data.audit import Audit, audit
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.splits import Split, make_split
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
+from sslbt.evaluation.features import extract
+from sslbt.evaluation.probe import Probe
+from sslbt.nn.encoder import Encoder
 from sslbt.tracking.code import code_version
+from sslbt.tracking.models import ENCODER, LAST_ENCODER
 from sslbt.tracking.run import Run
+from sslbt.training import checkpoint
+from sslbt.training.loop import Schedule
+from sslbt.training.state import LAST, State, weights_of
+
+MOST_WATCHED = 2000  # slices; more tell a probe nothing new and cost time at every look
 
 
 def open_data(cfg: Training | Evaluate, run: Run, classes: tuple[str, ...] | None = None) -> tuple[Cache, Split]:
@@ -45,6 +57,56 @@ def look_at_data(
     if len(found.pairs):
         run.figure("audit/pairs.png", figures.similar(cache.pixels, found.pairs))
     return cache, split, found
+
+
+def schedule_of(cfg: Training, steps: int) -> Schedule:
+    """How long and how fast, for a task of so many steps an epoch."""
+    return Schedule(cfg.epochs, steps, cfg.learning_rate, seed=cfg.seed, compiled=cfg.compile)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Validation slices that a pretraining is watched by."""
+
+    slices: Tensor  # (slices, 1, size, size)
+    labels: np.ndarray
+    families: np.ndarray
+    classes: tuple[str, ...]
+    probe: Probe
+
+
+def validation(cache: Cache, split: Split, cfg: Pretraining) -> Watched:
+    """Validation slices at the size of training, evenly picked where there are very many, and their probe."""
+    rows = some(split.rows("validation"), MOST_WATCHED)
+    slices, table = cache.load(rows, cfg.size), split.table.iloc[rows]
+    labels, families = table.label.to_numpy(), table.family.to_numpy()
+    return Watched(slices, labels, families, cache.classes, Probe(slices, labels, families, cfg.epochs))
+
+
+def some(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of these rows, evenly picked."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+
+
+def leave_encoder(
+    encoder: Encoder, cfg: Pretraining, state: State, watched: Watched, about: dict[str, Any], run: Run
+) -> None:
+    """Log what a pretraining ends with: curves, a map of its features, the best encoder and the last one."""
+    run.figure("pictures/curves.png", figures.curves([epoch.metrics for epoch in state.history], state.best))
+    features = extract(encoder, watched.slices)
+    run.figure("pictures/embedding.png", figures.embedding(features, watched.labels, watched.families, watched.classes))
+    about |= {"size": cfg.size, "epoch": state.best}
+    with run.artifact(ENCODER) as path:
+        checkpoint.save_encoder(path, encoder, about)
+    if state.best is None:
+        return
+    run.metrics({"probe/best_epoch": state.best + 1, "probe/best_score": state.best_score})
+    last = weights_of(checkpoint.load(run.unfinished / LAST)[0])
+    encoder.load_state_dict(
+        {name.removeprefix("encoder."): own for name, own in last.items() if name.startswith("encoder.")}
+    )
+    with run.artifact(LAST_ENCODER) as path:
+        checkpoint.save_encoder(path, encoder, about | {"epoch": cfg.epochs - 1})
 
 
 def origin(cache: Cache, split: Split, rows: np.ndarray, run: Run) -> dict:

@@ -13,21 +13,24 @@ from sslbt.evaluation.features import logits
 from sslbt.evaluation.metrics import Predictions, headline
 from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
-from sslbt.steps.common import open_data, origin, refuse_leak
+from sslbt.steps.common import open_data, origin, refuse_leak, schedule_of, some
 from sslbt.tracking.models import CLASSIFIER, ENCODER, checkpoint_file
 from sslbt.tracking.run import Run
 from sslbt.training import checkpoint
+from sslbt.training.feed import Feed
 from sslbt.training.head import fit_head
-from sslbt.training.loop import Schedule, best_device, train
+from sslbt.training.loop import best_device, train
 from sslbt.training.tasks import Classify
 
 SCRATCH = "none"
+MOST_SPREAD = 4096  # slices; the mean and spread of features are known well enough from so many
 
 
 def finetune(cfg: Finetune, run: Run) -> None:
     """Put new layers on an encoder and train both on the labelled slices.
 
-    Validation patients are watched and calibrate the probabilities afterwards; nothing is chosen by them.
+    Validation patients are watched and calibrate the probabilities afterwards; no epoch is chosen by them, since
+    probabilities fitted to the very patients that an epoch was chosen by would be too sure.
     """
     cache, split = open_data(cfg, run)
     torch.manual_seed(cfg.seed)
@@ -45,20 +48,20 @@ def finetune(cfg: Finetune, run: Run) -> None:
     shown = figures.slices_by_class(cache.pixels[rows], chosen.label.to_numpy(), cache.classes, " that are labelled")
     run.figure("pictures/labelled_slices.png", shown)
 
-    model = Classifier(encoder, len(cache.classes))
-    device = best_device()
-    labels = torch.tensor(chosen.label.to_numpy()).to(device)
-    task = Classify(model, cache.load(rows, before["size"]).to(device), labels, cfg.batch)
+    model, device = Classifier(encoder, len(cache.classes)), best_device()
+    labels = chosen.label.to_numpy()
     if cfg.freeze or cfg.pretrained != SCRATCH:
-        fit_head(model.to(device), cache.load(split.rows("train"), before["size"]), task.slices, labels)
+        spread = cache.load(some(split.rows("train"), MOST_SPREAD), before["size"])
+        fit_head(model.to(device), spread, cache.load(rows, before["size"]), torch.from_numpy(labels))
     watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)
 
     if cfg.freeze:  # the fitted layers are all there is to train
         run.metrics(watch(0, model), step=0)
     else:
-        schedule = Schedule(cfg.epochs, task.steps, cfg.learning_rate, seed=cfg.seed)
-        history = train(task, schedule, run.unfinished, [watch], run.epochs(cfg.epochs))
-        run.figure("pictures/curves.png", figures.curves(history))
+        task = Classify(model, Feed.of(cache, before["size"], device), rows, labels, cfg.batch)
+        schedule = schedule_of(cfg, task.steps)
+        state = train(task, schedule, run.unfinished, [watch], run.report(schedule))
+        run.figure("pictures/curves.png", figures.curves([epoch.metrics for epoch in state.history]))
 
     facts = {
         "size": before["size"],

@@ -6,9 +6,10 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 from mlflow.exceptions import ExecutionException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 import sslbt
-from sslbt.config import STAGES, Main, Score
+from sslbt.config import STAGES, Main, Score, Training
 from sslbt.data.source import Source, locate
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
@@ -18,6 +19,7 @@ from sslbt.steps.score import score
 from sslbt.terminal import say
 from sslbt.tracking import registry
 from sslbt.tracking.models import get_run
+from sslbt.tracking.resume import interrupted_run
 from sslbt.tracking.run import Run, step_key
 
 PROJECT = Path(sslbt.__file__).parent.parent
@@ -70,6 +72,7 @@ class Steps:
     def __init__(self, run: Run) -> None:
         if not (PROJECT / "MLproject").is_file():
             raise UserError(f"{PROJECT}: no MLproject file; main runs from a checkout of the repository")
+        self.parent = run.id
         self.experiment = get_run(run.id).info.experiment_id
 
     def do(self, stage: str, **parameters: object) -> str:
@@ -84,10 +87,18 @@ class Steps:
             say(f"--- {stage}: reusing run {earlier.info.run_id} ({earlier.info.run_name})")
             return earlier.info.run_id
         say(f"--- {stage}")
+        begun = interrupted_run(key) if issubclass(STAGES[stage], Training) else None
+        if begun is not None:
+            mlflow.MlflowClient().set_tag(begun.info.run_id, MLFLOW_PARENT_RUN_ID, self.parent)
         # "local" is the environment of this very process, whichever manager made it.
         try:
             submitted = mlflow.projects.run(
-                str(PROJECT), stage, parameters=parameters, experiment_id=self.experiment, env_manager="local"
+                str(PROJECT),
+                stage,
+                parameters=parameters,
+                experiment_id=self.experiment,
+                env_manager="local",
+                run_id=begun and begun.info.run_id,
             )
         except ExecutionException as error:
             raise UserError(

@@ -6,16 +6,13 @@ from torch import Tensor
 
 from sslbt.config import PretrainContrastive
 from sslbt.evaluation import figures
-from sslbt.evaluation.features import Probe
 from sslbt.nn.encoder import Encoder
 from sslbt.pretext.pairs import Contrast, Pairs
-from sslbt.steps.common import open_data, origin
+from sslbt.steps.common import leave_encoder, open_data, origin, schedule_of, validation
 from sslbt.terminal import say
-from sslbt.tracking.models import ENCODER
 from sslbt.tracking.run import Run
-from sslbt.training import checkpoint
-from sslbt.training.augment import STRONG
-from sslbt.training.loop import Schedule, best_device, train
+from sslbt.training.feed import Feed
+from sslbt.training.loop import best_device, train
 from sslbt.training.tasks import Compare
 
 
@@ -25,38 +22,31 @@ def pretrain_contrastive(cfg: PretrainContrastive, run: Run) -> None:
     run.describe(f"pretrain contrastive, pairs by {cfg.pairs}", way="contrastive")
     if cfg.pairs == "label":
         say("WARNING: pairs=label reads the class of every training slice: few labels are no longer few")
-    rows, watched = split.rows("train"), split.rows("validation")
+    rows = split.rows("train")
     if cfg.pairs == "label":
         rows = rows[split.table.label.to_numpy()[rows] >= 0]
-    slices = cache.load(rows, cfg.size)
     pairs = Pairs(split.table.iloc[rows].reset_index(drop=True), cfg.pairs)
-    show(slices, pairs, cfg.pairs, run)
 
     torch.manual_seed(cfg.seed)
     model = Contrast(Encoder(cfg.width), cfg.loss, cfg.temperature)
-    task = Compare(model, slices.to(best_device()), pairs, cfg.num_pairs, cfg.batch)
-    labels, families = split.table.label.to_numpy(), split.table.family.to_numpy()
-    probe = Probe(cache.load(watched, cfg.size), labels[watched], families[watched], cfg.epochs)
+    task = Compare(model, Feed.of(cache, cfg.size, best_device()), rows, pairs, cfg.num_pairs, cfg.batch)
+    show(task, run, cfg.pairs)
+    watched = validation(cache, split, cfg)
 
-    schedule = Schedule(cfg.epochs, task.steps, cfg.learning_rate, seed=cfg.seed)
-    history = train(task, schedule, run.unfinished, [probe], run.epochs(cfg.epochs))
+    schedule = schedule_of(cfg, task.steps)
+    state = train(task, schedule, run.unfinished, [watched.probe], run.report(schedule))
 
-    run.figure("pictures/curves.png", figures.curves(history))
-    about = {"size": cfg.size, "way": "contrastive", "pairs": cfg.pairs} | origin(cache, split, rows, run)
-    with run.artifact(ENCODER) as path:
-        checkpoint.save_encoder(path, model.encoder, about)
+    about = {"way": "contrastive", "pairs": cfg.pairs} | origin(cache, split, rows, run)
+    leave_encoder(model.encoder, cfg, state, watched, about, run)
 
 
-def show(slices: Tensor, pairs: Pairs, kind: str, run: Run) -> None:
+def show(task: Compare, run: Run, kind: str) -> None:
     """Log some pairs as the network will see them."""
-    torch.manual_seed(0)
     generator = np.random.default_rng(0)
 
-    def views(rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        first, second = torch.from_numpy(rows).T
-        return STRONG(slices[first]), STRONG(slices[second])
+    def views(pairs: np.ndarray) -> tuple[Tensor, Tensor]:
+        first, second, *_ = task.ready(np.insert(pairs, 2, 0, axis=1))
+        return first, second
 
-    run.figure(
-        "pictures/pairs.png",
-        figures.pairs(views(pairs.positive(8, generator)), views(pairs.negative(8, generator)), kind),
-    )
+    positive, negative = (task.pairs.positive(8, generator), task.pairs.negative(8, generator))
+    run.figure("pictures/pairs.png", figures.pairs(views(positive), views(negative), kind))

@@ -5,14 +5,12 @@ from torch import nn
 
 from sslbt.config import PretrainEncoder
 from sslbt.evaluation import figures
-from sslbt.evaluation.features import Probe
 from sslbt.nn.encoder import Encoder
 from sslbt.pretext.masking import Restoration, hidden_error, random_regions
-from sslbt.steps.common import open_data, origin
-from sslbt.tracking.models import ENCODER
+from sslbt.steps.common import leave_encoder, open_data, origin, schedule_of, validation
 from sslbt.tracking.run import Run
-from sslbt.training import checkpoint
-from sslbt.training.loop import Schedule, best_device, train
+from sslbt.training.feed import Feed
+from sslbt.training.loop import best_device, train
 from sslbt.training.tasks import Restore
 
 
@@ -20,34 +18,28 @@ def pretrain_encoder(cfg: PretrainEncoder, run: Run) -> None:
     """Pretrain an encoder by restoring hidden regions of unlabelled slices (Pathak et al. 2016)."""
     cache, split = open_data(cfg, run)
     run.describe("pretrain encoder", way="encoder")
-    rows, watched = split.rows("train"), split.rows("validation")
-    validation = cache.load(watched, cfg.size)
+    rows = split.rows("train")
 
     torch.manual_seed(cfg.seed)
     model = Restoration(Encoder(cfg.width), cfg.mask_min, cfg.mask_max)
-    task = Restore(model, cache.load(rows, cfg.size).to(best_device()), cfg.batch)
-    families = split.table.family.to_numpy()
-    probe = Probe(validation, split.table.label.to_numpy()[watched], families[watched], cfg.epochs)
-    pictures = Pictures(validation, run, cfg.epochs)
+    task = Restore(model, Feed.of(cache, cfg.size, best_device()), rows, cfg.batch)
+    watched = validation(cache, split, cfg)
+    pictures = Pictures(watched.slices, run, cfg.epochs)
 
-    schedule = Schedule(cfg.epochs, task.steps, cfg.learning_rate, seed=cfg.seed)
-    history = train(task, schedule, run.unfinished, [probe, pictures], run.epochs(cfg.epochs))
+    schedule = schedule_of(cfg, task.steps)
+    state = train(task, schedule, run.unfinished, [watched.probe, pictures], run.report(schedule))
 
-    run.figure("pictures/curves.png", figures.curves(history))
-    with run.artifact(ENCODER) as path:
-        checkpoint.save_encoder(
-            path, model.encoder, {"size": cfg.size, "way": "encoder"} | origin(cache, split, rows, run)
-        )
+    about = {"way": "encoder"} | origin(cache, split, rows, run)
+    leave_encoder(model.encoder, cfg, state, watched, about, run)
 
 
 class Pictures:
     """Restores the same regions of the same validation slices at several epochs, and measures the error there."""
 
     def __init__(self, slices: torch.Tensor, run: Run, epochs: int) -> None:
-        generator_state = torch.get_rng_state()
-        torch.manual_seed(0)
-        self.hidden = random_regions(len(slices), slices.shape[-1], (0.1, 0.3))
-        torch.set_rng_state(generator_state)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.hidden = random_regions(len(slices), slices.shape[-1], (0.1, 0.3))
         self.slices, self.run = slices, run
         self.epochs = {0, epochs // 4, epochs // 2, epochs - 1}
 

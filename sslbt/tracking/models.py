@@ -10,7 +10,8 @@ from mlflow.exceptions import MlflowException
 
 from sslbt.errors import UserError
 
-ENCODER = "checkpoint/encoder.safetensors"
+ENCODER = "checkpoint/encoder.safetensors"  # of the best epoch
+LAST_ENCODER = "checkpoint/encoder_last.safetensors"
 CLASSIFIER = "checkpoint/classifier.safetensors"
 ONNX = "onnx/classifier.onnx"
 

@@ -5,7 +5,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,14 +14,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
 
-from sslbt.config import Config, Data, Main, Prepare, stage_of
+from sslbt import parallel
+from sslbt.config import Config, Data, Main, Prepare, Training, stage_of
 from sslbt.data.audit import Audit
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.files import fingerprint
-from sslbt.data.source import cache_folder, locate
+from sslbt.data.source import locate
 from sslbt.data.splits import Split
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest, code_version
+from sslbt.tracking.resume import run_to_continue, unfinished
+from sslbt.tracking.telling import Silence, Telling
+from sslbt.training.loop import Report, Schedule
 
 SAMPLED_AFTER = 2.0  # seconds
 CONFIG = "config/"  # `mlflow run` logs the raw parameters under their plain names
@@ -48,9 +52,9 @@ def step_key(config: Config) -> str:
 class Run:
     """The active run, as the steps see it."""
 
-    def __init__(self, run_id: str, key: str) -> None:
+    def __init__(self, run_id: str, unfinished: Path) -> None:
         self.id = run_id
-        self.key = key
+        self.unfinished = unfinished  # where a training leaves what it needs to continue
 
     def describe(self, name: str, **tags: object) -> None:
         """The run's name, and what it can be searched by."""
@@ -85,9 +89,10 @@ class Run:
         lines = [heading, *(f"- {finding}" for finding in found.findings)]
         mlflow.set_tag("mlflow.note.content", "Leakage audit: " + "\n".join(lines))
 
-    def metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Log what is finite."""
-        mlflow.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)}, step=step)
+    def metrics(self, metrics: dict[str, float], step: int | None = None, ended: float | None = None) -> None:
+        """Log what is finite; `ended`, in seconds since 1970, is when it was measured."""
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        mlflow.log_metrics(finite, step=step, timestamp=None if ended is None else round(1000 * ended))
 
     def figure(self, path: str, figure: Figure) -> None:
         """Log a picture under this artifact path."""
@@ -109,41 +114,66 @@ class Run:
             yield place
             mlflow.log_artifact(str(place), str(Path(path).parent))
 
-    @property
-    def unfinished(self) -> Path:
-        """Where a training of this step leaves what it needs to continue."""
-        return cache_folder() / "unfinished" / f"{self.key}.safetensors"
+    def report(self, schedule: Schedule) -> Report:
+        """What a training tells MLflow and the person at the terminal."""
+        return Telling(self.metrics, schedule.epochs, schedule.steps_per_epoch)
 
-    def epochs(self, total: int) -> Callable[[int, dict[str, float]], None]:
-        """A reporter for a training of so many epochs: logs each one's metrics and says how far, how good, how long."""
 
-        def report(epoch: int, metrics: dict[str, float]) -> None:
-            self.metrics(metrics, step=epoch)
-            left = metrics["train/seconds"] * (total - epoch - 1)
-            good = [f"{name.split('/')[1]} {value:.3f}" for name, value in metrics.items() if name.startswith("probe/")]
-            say(f"epoch {epoch + 1}/{total}  loss {metrics['train/loss']:.4f}  {left:.0f} s left  {'  '.join(good)}")
+class Silent(Run):
+    """What every process but the first has of a training that several share."""
 
-        return report
+    def _nothing(self, *_: object, **__: object) -> None:
+        pass
+
+    describe = facts = dataset = audit = metrics = figure = table = page = _nothing
+
+    @contextmanager
+    def artifact(self, path: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / Path(path).name
+
+    def report(self, schedule: Schedule) -> Report:
+        return Silence()
 
 
 @contextmanager
 def start(config: Config) -> Iterator[Run]:
-    """A run for this step: the one `mlflow run` opened, or a new one.
+    """A run for this step: the one `mlflow run` opened, the one of an interrupted training, or a new one.
 
     It ends FINISHED, FAILED where the step did, or KILLED where it was interrupted.
     """
-    stage = stage_of(type(config))
+    if parallel.rank():
+        yield Silent("", Path("nowhere"))
+        return
     key = step_key(config)
-    with mlflow.start_run(log_system_metrics=True) as active:
+    if not isinstance(config, Training):
+        with _run(config, key, None):
+            yield Run(_id(), Path("nowhere"))
+        return
+    with unfinished(key) as folder, _run(config, key, run_to_continue(key)):
+        yield Run(_id(), folder)
+
+
+@contextmanager
+def _run(config: Config, key: str, run_id: str | None) -> Iterator[None]:
+    stage = stage_of(type(config))
+    with mlflow.start_run(run_id=run_id, log_system_metrics=True):
         mlflow.set_tags({"stage": stage, "key": key, "code_version": code_version(), "mlflow.runName": stage})
         values = config.model_dump(mode="json")
-        mlflow.log_params({CONFIG + name: value for name, value in values.items()})
+        if run_id is None:
+            mlflow.log_params({CONFIG + name: value for name, value in values.items()})
         mlflow.log_dict(values, "config.json")
         began = time.monotonic()
         try:
-            yield Run(active.info.run_id, key)
+            yield
             # MLflow samples the system each second: a shorter run would have no system metrics at all.
             time.sleep(max(0.0, SAMPLED_AFTER - (time.monotonic() - began)))
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
             raise
+
+
+def _id() -> str:
+    run = mlflow.active_run()
+    assert run is not None
+    return run.info.run_id

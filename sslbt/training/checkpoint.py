@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
@@ -16,9 +17,9 @@ from sslbt.nn.heads import Classifier
 
 
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write atomically: a kill leaves the old file or the new one."""
+    """Write atomically: a kill leaves the old file or the new one, and at most a part that the next call replaces."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f".partial-{path.name}")
     try:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         partial.write_bytes(serialize(whole, {"about": json.dumps(about)}))
@@ -34,12 +35,20 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         UserError: the file is missing, damaged or not one of ours.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (no mapping)
+        return parse(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: damaged or not a checkpoint of sslbt ({error})") from error
+
+
+def parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The same from a file's content; `path` is what errors call it."""
+    try:
+        tensors = deserialize(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, json.loads(header["__metadata__"]["about"])
+    except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: damaged or not a checkpoint of sslbt ({error})") from error
 
 

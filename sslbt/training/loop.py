@@ -6,28 +6,60 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from sslbt import parallel
 from sslbt.errors import UserError
+from sslbt.nn.batchnorm import synchronised
 from sslbt.training import checkpoint
+from sslbt.training.state import BEST, LAST, Epoch, Metrics, State
+from sslbt.training.stopping import Stop
 
-Metrics = dict[str, float]
+SAVE_EVERY = 60.0  # seconds; and after every epoch
 
 
 class Task(Protocol):
-    """What is trained: a module, the batches of one epoch, and the loss of a batch."""
+    """What is trained: a module, the batches of an epoch, and the loss of a batch."""
 
     @property
     def model(self) -> nn.Module: ...
 
-    def batches(self) -> Iterator[Any]:
-        """The batches of one epoch; all chance comes from torch's and the loop's seeding."""
+    def plan(self, generator: np.random.Generator) -> np.ndarray:
+        """What the batches of an epoch consist of, (steps, batch, ...)."""
         ...
 
-    def loss(self, batch: Any) -> Tensor: ...
+    def ready(self, batch: np.ndarray) -> tuple[Tensor, ...]:
+        """One row of the plan as the network sees it, on its device; chance comes from torch's seeding."""
+        ...
+
+    @property
+    def loss(self) -> Callable[..., Tensor]:
+        """Of what `ready` gave; its mean over processes is the whole batch's."""
+        ...
+
+    def files(self, batch: np.ndarray) -> list[str]:
+        """Whose pixels these are, for a person to look at."""
+        ...
+
+
+class Report(Protocol):
+    """Who is told how it goes."""
+
+    def begin(self, history: list[Epoch]) -> None: ...
+
+    def step(self, epoch: int, step: int, loss: float) -> None: ...
+
+    def epoch(self, epoch: Epoch) -> None: ...
+
+    def end(self) -> None: ...
+
+
+Watcher = Callable[[int, nn.Module], Metrics]
 
 
 @dataclass(frozen=True)
@@ -39,70 +71,116 @@ class Schedule:
     learning_rate: float
     weight_decay: float = 0.05
     seed: int = 0
+    compiled: bool = False  # by torch.compile
 
 
-Watcher = Callable[[int, nn.Module], Metrics]
-Report = Callable[[int, Metrics], None]
+def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], report: Report) -> State:
+    """Train `task.model`, and leave it with its best weights, by the score that `watch` gives, else with its last.
 
-
-def train(task: Task, schedule: Schedule, unfinished: Path, watch: list[Watcher], report: Report) -> list[Metrics]:
-    """Train `task.model` and return the metrics of every epoch, those `watch` measures among them.
-
-    After each epoch weights, optimiser and metrics are saved in `unfinished`; the same call continues from there, and
-    removes the file when done. All chance of an epoch follows from (seed, epoch), so on one machine a continued
-    training equals an uninterrupted one.
+    In `folder` are the last checkpoint, written after every epoch, every minute and when somebody asks to stop, and
+    the best one. The same call continues from the last: all chance of a step follows from (seed, epoch, step), so that
+    on one machine a continued training equals an uninterrupted one.
 
     Raises:
-        UserError: the loss is no longer finite; the file of the last good epoch stays.
+        UserError: the loss is no longer finite; the last good checkpoint stays.
+        KeyboardInterrupt: somebody asked to stop; the checkpoint is written.
     """
-    # 1. the model on its device, its parameters in one optimiser
+    # 1. the model on its device, its parameters in one optimiser, both as far as they were
     device = best_device()
-    model = task.model.to(device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(model.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay)
-    history = _continue(unfinished, model, optimizer)
-    for epoch, metrics in enumerate(history):
-        report(epoch, metrics)
+    model = synchronised(task.model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=schedule.weight_decay, fused=True)
+    state = State.resume(folder, model, optimizer)
+    loss_of = prepared(task, device, schedule.compiled)
+    look_every = 1 if device.type == "cpu" else 16  # looking at a number makes a GPU wait
+    saved = time.monotonic()
 
-    for epoch in range(len(history), schedule.epochs):
-        torch.manual_seed(schedule.seed * 100_003 + epoch)
-        model.train()
-        began, total = time.perf_counter(), torch.zeros(2, device=device)
+    with Stop() as stop, telling(report, state.history):
+        for number in range(len(state.history), schedule.epochs):
+            plan = task.plan(np.random.default_rng((schedule.seed, number)))
+            model.train()
+            began, recent = time.perf_counter() - state.seconds, []
+            for step in range(state.step, len(plan)):
+                # 2. one step: batch, rate, loss, gradient
+                torch.manual_seed(np.random.SeedSequence((schedule.seed, number, step)).generate_state(1).item())
+                batch = task.ready(plan[step])
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(schedule, number * schedule.steps_per_epoch + step)
+                with mixed_precision(device):
+                    loss = loss_of(*batch)
+                optimizer.zero_grad()
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+                optimizer.step()
 
-        # 2. one pass: rate, loss, gradient, step
-        for step, batch in enumerate(task.batches()):
-            for group in optimizer.param_groups:
-                group["lr"] = rate(schedule, epoch * schedule.steps_per_epoch + step)
-            with mixed_precision(device):
-                loss = task.loss(batch)
-            optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            total += torch.stack([loss.detach(), norm])
+                # 3. now and then: is it finite, does somebody want to stop, is it time to save?
+                recent.append(torch.stack([loss.detach(), norm]))
+                if len(recent) < look_every and step + 1 < len(plan):
+                    continue
+                losses, norms, stopping = _look(recent, stop)
+                if not all(map(math.isfinite, losses + norms)):
+                    raise _not_finite(task, plan, number, step, losses, norms, folder)
+                recent.clear()
+                state.step = step + 1
+                state.loss, state.gradient = state.loss + sum(losses), state.gradient + sum(norms)
+                state.seconds = time.perf_counter() - began
+                if parallel.rank() == 0 and (stopping or time.monotonic() - saved > SAVE_EVERY):
+                    state.save(folder, model, optimizer)
+                    saved = time.monotonic()
+                if stopping:
+                    raise KeyboardInterrupt
+                report.step(number, state.step, losses[-1])
 
-        # 3. say how it went, and remember it
-        mean, steepness = (total / schedule.steps_per_epoch).tolist()
-        if not math.isfinite(mean + steepness):
-            raise UserError(
-                f"the loss is {mean} in epoch {epoch}, its gradient {steepness}; "
-                "lower --learning-rate and run the command again"
-            )
-        metrics = {"train/loss": mean, "train/gradient_norm": steepness}
-        metrics["train/learning_rate"] = optimizer.param_groups[0]["lr"]
-        metrics["train/seconds"] = time.perf_counter() - began
-        model.eval()
-        with torch.no_grad():
-            for watcher in watch:
-                metrics |= watcher(epoch, model)
-        history.append(metrics)
-        tensors = model.state_dict() | checkpoint.pack_optimizer(optimizer)
-        checkpoint.save(unfinished, tensors, {"history": history})
-        report(epoch, metrics)
+            # 4. an epoch is done: measure, remember, tell
+            metrics = {
+                "train/loss": state.loss / len(plan),
+                "train/gradient_norm": state.gradient / len(plan),
+                "train/learning_rate": optimizer.param_groups[0]["lr"],
+                "train/seconds": state.seconds,
+            }
+            if parallel.rank() == 0:
+                model.eval()
+                with torch.no_grad():
+                    for watcher in watch:
+                        metrics |= watcher(number, model)
+            epoch = state.end_epoch(metrics, time.time())
+            if parallel.rank() == 0:
+                if state.best == number:
+                    checkpoint.save(folder / BEST, model.state_dict(), {"epoch": number})
+                state.save(folder, model, optimizer)
+                saved = time.monotonic()
+            report.epoch(epoch)
 
-    unfinished.unlink(missing_ok=True)
+    if parallel.rank() == 0 and state.best is not None:
+        model.load_state_dict(checkpoint.load(folder / BEST)[0])
     model.eval()
-    return history
+    return state
+
+
+@contextlib.contextmanager
+def telling(report: Report, history: list[Epoch]) -> Iterator[None]:
+    """Begin a report and end it, however the training ends."""
+    report.begin(history)
+    try:
+        yield
+    finally:
+        report.end()
+
+
+def prepared(task: Task, device: torch.device, compiled: bool) -> nn.Module:
+    """The task's loss as a module's forward: there processes join their gradients, and torch compiles."""
+    module: nn.Module = _Loss(task)
+    if parallel.size() > 1:
+        module = DistributedDataParallel(module, broadcast_buffers=False)
+    if compiled:
+        module.compile()
+    return module
+
+
+class _Loss(nn.Module):
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model
+        self.forward = task.loss
 
 
 def rate(schedule: Schedule, step: int) -> float:
@@ -116,7 +194,7 @@ def rate(schedule: Schedule, step: int) -> float:
 
 def best_device() -> torch.device:
     """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager:
@@ -127,13 +205,26 @@ def mixed_precision(device: torch.device) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
-def _continue(unfinished: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Metrics]:
-    if not unfinished.exists():
-        return []
-    try:
-        tensors, about = checkpoint.load(unfinished)
-    except UserError as error:
-        raise UserError(f"{error}; remove it to train from the beginning") from error
-    checkpoint.unpack_optimizer(optimizer, tensors)
-    model.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")})
-    return about["history"]
+def _look(recent: list[Tensor], stop: Stop) -> tuple[list[float], list[float], bool]:
+    """Losses and gradient norms of recent steps, means over all processes, and whether one of these is to stop."""
+    asked = torch.tensor([[float(stop.asked)] * 2])
+    seen = parallel.mean(torch.cat([torch.stack(recent).float().cpu(), asked]))
+    losses, norms = seen[:-1].T.tolist()
+    return losses, norms, bool(seen[-1, 0] > 0)
+
+
+def _not_finite(
+    task: Task, plan: np.ndarray, epoch: int, step: int, losses: list[float], norms: list[float], folder: Path
+) -> UserError:
+    """Which step it was, whose pixels it saw, and what there is to go back to."""
+    bad = next(i for i, pair in enumerate(zip(losses, norms, strict=True)) if not all(map(math.isfinite, pair)))
+    files = task.files(plan[step + 1 - len(losses) + bad])
+    listed, last = folder / "not_finite.txt", folder / LAST
+    if parallel.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        listed.write_text("\n".join(files) + "\n")
+    return UserError(
+        f"the loss is {losses[bad]} in epoch {epoch + 1}, step {step + 2 - len(losses) + bad} of {len(plan)}, its "
+        f"gradient {norms[bad]}; the batch showed {', '.join(files[:4])} and others ({listed} names all); the last "
+        f"good checkpoint is {last if last.exists() else 'not yet written'}; lower learning_rate and start again"
+    )

@@ -1,0 +1,68 @@
+"""One run for a training, however often it is interrupted."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+
+from sslbt.data.source import cache_folder
+from sslbt.errors import UserError
+from sslbt.terminal import say
+
+
+@contextmanager
+def unfinished(key: str) -> Iterator[Path]:
+    """The folder in which work of this key leaves what it needs to continue; removed once the work is done.
+
+    Raises:
+        UserError: another process is at the same work.
+    """
+    folder = cache_folder() / "unfinished" / key
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder}: another process is doing just this; wait until it is done, or stop it") from error
+    try:
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        lock.release()
+
+
+def interrupted_run(key: str) -> MlflowRun | None:
+    """The newest run of this key in the current experiment, if it did not finish."""
+    found = mlflow.search_runs(
+        filter_string=f"tags.key = '{key}'",
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+        max_results=1,
+    )
+    return found[0] if found and found[0].info.status != "FINISHED" else None
+
+
+def run_to_continue(key: str) -> str | None:
+    """The id of the run that goes on, None for a new one. Call it inside `unfinished`: nobody else is at it.
+
+    `mlflow run` opens a run of its own each time: that one takes over, and the interrupted one says so.
+    """
+    earlier, opened = interrupted_run(key), os.environ.get("MLFLOW_RUN_ID")
+    if earlier is None or earlier.info.run_id == opened:
+        return None
+    if opened is None:
+        say(f"continuing run {earlier.info.run_id}")
+        return earlier.info.run_id
+    client = MlflowClient()
+    client.set_tag(earlier.info.run_id, "continued_by", opened)
+    client.set_tag(opened, "continues", earlier.info.run_id)
+    if earlier.info.status == "RUNNING":
+        client.set_terminated(earlier.info.run_id, "KILLED")
+    say(f"continuing what run {earlier.info.run_id} began")
+    return None

@@ -1,0 +1,55 @@
+"""What a training tells: MLflow its figures, the person at the terminal how far it is."""
+
+from typing import Protocol
+
+from sslbt.terminal import Countdown, say
+from sslbt.training.state import Epoch, Metrics
+
+
+class Log(Protocol):
+    """Logs figures of an epoch, measured at `ended` (seconds since 1970)."""
+
+    def __call__(self, metrics: Metrics, step: int, ended: float) -> None: ...
+
+
+class Telling:
+    """Logs every epoch with the time it ended, so that telling it twice changes nothing; says how long it takes."""
+
+    def __init__(self, log: Log, epochs: int, steps: int) -> None:
+        self.log, self.epochs, self.steps = log, epochs, steps
+
+    def begin(self, history: list[Epoch]) -> None:
+        for epoch in history:
+            self.log(epoch.metrics, step=epoch.number, ended=epoch.ended)
+        if history:
+            say(f"continuing after epoch {len(history)} of {self.epochs}")
+        self.countdown = Countdown(self.epochs * self.steps, len(history) * self.steps, "training")
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        where = f"epoch {epoch + 1}, step {step} of {self.steps}, loss {loss:.4f}"
+        self.countdown.step(epoch * self.steps + step, where)
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.log(epoch.metrics, step=epoch.number, ended=epoch.ended)
+        shown = {name.split("/")[1]: value for name, value in epoch.metrics.items() if name.startswith("probe/")}
+        good = "".join(f"  {name} {value:.3f}" for name, value in shown.items())
+        self.countdown.say(f"epoch {epoch.number + 1}/{self.epochs}  loss {epoch.metrics['train/loss']:.4f}{good}")
+
+    def end(self) -> None:
+        self.countdown.close()
+
+
+class Silence:
+    """Every process but the first."""
+
+    def begin(self, history: list[Epoch]) -> None:
+        pass
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch) -> None:
+        pass
+
+    def end(self) -> None:
+        pass

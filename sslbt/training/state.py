@@ -1,0 +1,82 @@
+"""Where a training stands, as it is saved and found again."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sslbt import parallel
+from sslbt.errors import UserError
+from sslbt.training import checkpoint
+
+Metrics = dict[str, float]
+LAST, BEST = "last.safetensors", "best.safetensors"
+SCORE = "probe/score"  # what the best epoch is best in
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is known of a finished epoch."""
+
+    number: int  # from 0
+    ended: float  # seconds since 1970: the same however often it is told
+    metrics: Metrics
+
+
+@dataclass
+class State:
+    """How far a training is, beside its weights and its optimiser. Chance follows from seed, epoch and step."""
+
+    history: list[Epoch] = field(default_factory=list)
+    step: int = 0  # steps done of the epoch that is under way
+    loss: float = 0.0  # their sum
+    gradient: float = 0.0
+    seconds: float = 0.0
+
+    def save(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Replace the last checkpoint."""
+        checkpoint.save(folder / LAST, model.state_dict() | checkpoint.pack_optimizer(optimizer), asdict(self))
+
+    @classmethod
+    def resume(cls, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> "State":
+        """From the last checkpoint, whose weights go into model and optimiser; a new one where there is none.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        path = folder / LAST
+        content = parallel.from_first(lambda: path.read_bytes() if path.exists() else b"")
+        if not content:
+            return cls()
+        try:
+            tensors, about = checkpoint.parse(content, path)
+        except UserError as error:
+            raise UserError(f"{error}; remove it to train from the beginning") from error
+        checkpoint.unpack_optimizer(optimizer, tensors)
+        model.load_state_dict(weights_of(tensors))
+        return cls(history=[Epoch(**epoch) for epoch in about.pop("history")], **about)
+
+    def end_epoch(self, metrics: Metrics, ended: float) -> Epoch:
+        """Add an epoch to the history; the next one begins."""
+        epoch = Epoch(len(self.history), ended, metrics)
+        self.history.append(epoch)
+        self.step, self.loss, self.gradient, self.seconds = 0, 0.0, 0.0, 0.0
+        return epoch
+
+    @property
+    def best(self) -> int | None:
+        """Number of the epoch with the highest score, the first of equals; None where nothing was scored."""
+        scored = [epoch for epoch in self.history if SCORE in epoch.metrics]
+        return max(scored, key=lambda epoch: epoch.metrics[SCORE]).number if scored else None
+
+    @property
+    def best_score(self) -> float:
+        """The highest score, not a number where nothing was scored."""
+        return math.nan if self.best is None else self.history[self.best].metrics[SCORE]
+
+
+def weights_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's part of a checkpoint."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")}

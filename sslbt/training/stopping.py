@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM wait until a training is at rest."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from sslbt.terminal import say
+
+
+class Stop:
+    """Notes that somebody asked to stop; a second Ctrl-C interrupts at once.
+
+    A SIGTERM after a Ctrl-C is no second request: `mlflow run` sends it to its children when it is interrupted itself.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():  # signals reach no other
+            self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.asked:
+            say("stopping after this step; Ctrl-C again stops at once, from the last checkpoint")
+        self.asked = True
