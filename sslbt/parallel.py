@@ -83,11 +83,11 @@ def mean(values: Tensor) -> Tensor:
     return total / size()
 
 
-def from_first(read: Callable[[], bytes]) -> bytes:
+def from_first(read: Callable[[], bytes | None]) -> bytes | None:
     """What process 0 reads, known to all: the others may be on machines without that file."""
     if size() == 1:
         return read()
-    found = [read()] if rank() == 0 else [b""]
+    found = [read()] if rank() == 0 else [None]
     dist.broadcast_object_list(found)
     return found[0]
 

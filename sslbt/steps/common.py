@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from sslbt import parallel
 from sslbt.config import Evaluate, Prepare, Pretraining, Training
 from sslbt.data.audit import Audit, audit
 from sslbt.data.cache import Cache, prepare
@@ -92,21 +93,22 @@ def leave_encoder(
     encoder: Encoder, cfg: Pretraining, state: State, watched: Watched, about: dict[str, Any], run: Run
 ) -> None:
     """Log what a pretraining ends with: curves, a map of its features, the best encoder and the last one."""
+    if parallel.rank():
+        return  # the first process has the checkpoints
     run.figure("pictures/curves.png", figures.curves([epoch.metrics for epoch in state.history], state.best))
     features = extract(encoder, watched.slices)
     run.figure("pictures/embedding.png", figures.embedding(features, watched.labels, watched.families, watched.classes))
-    about |= {"size": cfg.size, "epoch": state.best}
+    last = cfg.epochs - 1
+    best = last if state.best is None else state.best
+    run.metrics({"probe/best_epoch": best + 1, "probe/best_score": state.best_score})
+    about |= {"size": cfg.size}
     with run.artifact(ENCODER) as path:
-        checkpoint.save_encoder(path, encoder, about)
-    if state.best is None:
-        return
-    run.metrics({"probe/best_epoch": state.best + 1, "probe/best_score": state.best_score})
-    last = weights_of(checkpoint.load(run.unfinished / LAST)[0])
-    encoder.load_state_dict(
-        {name.removeprefix("encoder."): own for name, own in last.items() if name.startswith("encoder.")}
-    )
+        checkpoint.save_encoder(path, encoder, about | {"epoch": best})
+    weights = weights_of(checkpoint.load(run.unfinished / LAST)[0])
+    own = {name.removeprefix("encoder."): tensor for name, tensor in weights.items() if name.startswith("encoder.")}
+    encoder.load_state_dict(own)
     with run.artifact(LAST_ENCODER) as path:
-        checkpoint.save_encoder(path, encoder, about | {"epoch": cfg.epochs - 1})
+        checkpoint.save_encoder(path, encoder, about | {"epoch": last})
 
 
 def origin(cache: Cache, split: Split, rows: np.ndarray, run: Run) -> dict:

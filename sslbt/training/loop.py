@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sslbt import parallel
 from sslbt.errors import UserError
 from sslbt.nn.batchnorm import synchronised
+from sslbt.terminal import say
 from sslbt.training import checkpoint
 from sslbt.training.state import BEST, LAST, Epoch, Metrics, State
 from sslbt.training.stopping import Stop
@@ -134,7 +137,7 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
             metrics = {
                 "train/loss": state.loss / len(plan),
                 "train/gradient_norm": state.gradient / len(plan),
-                "train/learning_rate": optimizer.param_groups[0]["lr"],
+                "train/learning_rate": rate(schedule, number * schedule.steps_per_epoch + len(plan) - 1),
                 "train/seconds": state.seconds,
             }
             if parallel.rank() == 0:
@@ -149,6 +152,8 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
                 state.save(folder, model, optimizer)
                 saved = time.monotonic()
             report.epoch(epoch)
+            if parallel.mean(torch.tensor(float(stop.asked))) > 0:  # while it was measured
+                raise KeyboardInterrupt
 
     if parallel.rank() == 0 and state.best is not None:
         model.load_state_dict(checkpoint.load(folder / BEST)[0])
@@ -170,8 +175,14 @@ def prepared(task: Task, device: torch.device, compiled: bool) -> nn.Module:
     """The task's loss as a module's forward: there processes join their gradients, and torch compiles."""
     module: nn.Module = _Loss(task)
     if parallel.size() > 1:
-        module = DistributedDataParallel(module, broadcast_buffers=False)
-    if compiled:
+        module = DistributedDataParallel(module, forward_sync_buffers=False)
+    if (
+        compiled
+        and device.type == "cpu"
+        and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
+    ):
+        say("compile=true: no C++ compiler found, training goes on without; install g++ or clang")
+    elif compiled:
         module.compile()
     return module
 

@@ -47,8 +47,8 @@ class State:
             UserError: the checkpoint is damaged.
         """
         path = folder / LAST
-        content = parallel.from_first(lambda: path.read_bytes() if path.exists() else b"")
-        if not content:
+        content = parallel.from_first(lambda: path.read_bytes() if path.exists() else None)
+        if content is None:
             return cls()
         try:
             tensors, about = checkpoint.parse(content, path)
