@@ -5,6 +5,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from sslbt.config import STAGES, Config, Training, unknown
 from sslbt.errors import UserError
 
 UNTRACKED = ("score", "serve")  # a run of their own only where `mlflow run` opened one
+PATIENCE = 10.0  # seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,11 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, config = parse(sys.argv[1:] if arguments is None else arguments)
         run_step(name, config)
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes that found the same, one says so
+        if _first_in_a_while():
             print(f"sslbt: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("sslbt: interrupted; the same command continues where this one stopped", file=sys.stderr)
+        if _rank() == 0:
+            print("sslbt: interrupted; the same command continues where this one stopped", file=sys.stderr)
         return 130
     except OSError as error:
         if error.filename is None and error.errno is None:
@@ -75,7 +78,7 @@ def run_step(name: str, config: Config) -> None:
     Raises:
         UserError: torchrun started several processes of something that one process does.
     """
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # so says torchrun
     if several and not issubclass(type(config), Training):
         raise UserError(f"{name}: one process does it; start it without torchrun, which is for trainings")
     step = getattr(importlib.import_module(f"sslbt.steps.{name.replace('-', '_')}"), name.replace("-", "_"))
@@ -94,6 +97,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` lists what there is")
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _first_in_a_while() -> bool:
+    """Of several processes that find the same mistake the first says so; the others wait until it ended them all."""
+    try:
+        time.sleep(PATIENCE if _rank() else 0)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -91,10 +91,7 @@ def embedding(features: np.ndarray, labels: np.ndarray, families: np.ndarray, cl
 
     Clumps of one colour on the right and none on the left: the encoder has learnt who the patients are.
     """
-    components = min(50, *features.shape)
-    reduced = PCA(components, random_state=0).fit_transform(features)
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    places = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(reduced)
+    places = _places(features)
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     by_class, by_family = figure.subplots(1, 2)
     for number, name in enumerate(classes):
@@ -108,6 +105,13 @@ def embedding(features: np.ndarray, labels: np.ndarray, families: np.ndarray, cl
         axis.set(xticks=[], yticks=[])
     figure.suptitle(f"Features of {len(features)} validation slices (t-SNE)")
     return figure
+
+
+def _places(features: np.ndarray) -> np.ndarray:
+    if len(np.unique(features, axis=0)) < 3:  # t-SNE can't place what is all alike
+        return np.zeros((len(features), 2))
+    reduced = PCA(min(50, *features.shape), random_state=0).fit_transform(features)
+    return TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0).fit_transform(reduced)
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...], title: str) -> Figure:

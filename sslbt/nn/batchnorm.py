@@ -35,11 +35,11 @@ class SyncedBatchNorm(nn.BatchNorm1d, nn.BatchNorm2d):
         over = [0, *range(2, input.dim())]
         count = input.numel() // input.shape[1] * parallel.size()
         shape = [1, -1, *[1] * (input.dim() - 2)]
-        centred = values - (parallel.Total.apply(values.sum(over)) / count).view(shape)
+        mean = parallel.Total.apply(values.sum(over)) / count
+        centred = values - mean.view(shape)
         variance = parallel.Total.apply(centred.square().sum(over)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
-            mean = (values - centred).mean(over)
             self.running_mean.lerp_(mean, self.momentum or 0.1)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.1)
         normal = centred * (variance + self.eps).rsqrt().view(shape)

@@ -18,12 +18,13 @@ class Telling:
     def __init__(self, log: Log, epochs: int, steps: int) -> None:
         self.log, self.epochs, self.steps = log, epochs, steps
 
-    def begin(self, history: list[Epoch]) -> None:
+    def begin(self, history: list[Epoch], step: int) -> None:
         for epoch in history:
             self.log(epoch.metrics, step=epoch.number, ended=epoch.ended)
-        if history:
-            say(f"continuing after epoch {len(history)} of {self.epochs}")
-        self.countdown = Countdown(self.epochs * self.steps, len(history) * self.steps, "training")
+        done = len(history) * self.steps + step
+        if done:
+            say(f"continuing after epoch {len(history)} of {self.epochs}, step {step} of the next")
+        self.countdown = Countdown(self.epochs * self.steps, done, "training")
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         where = f"epoch {epoch + 1}, step {step} of {self.steps}, loss {loss:.4f}"
@@ -42,7 +43,7 @@ class Telling:
 class Silence:
     """Every process but the first."""
 
-    def begin(self, history: list[Epoch]) -> None:
+    def begin(self, history: list[Epoch], step: int) -> None:
         pass
 
     def step(self, epoch: int, step: int, loss: float) -> None:

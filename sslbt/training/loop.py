@@ -53,7 +53,7 @@ class Task(Protocol):
 class Report(Protocol):
     """Who is told how it goes."""
 
-    def begin(self, history: list[Epoch]) -> None: ...
+    def begin(self, history: list[Epoch], step: int) -> None: ...
 
     def step(self, epoch: int, step: int, loss: float) -> None: ...
 
@@ -95,9 +95,9 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
     state = State.resume(folder, model, optimizer)
     loss_of = prepared(task, device, schedule.compiled)
     look_every = 1 if device.type == "cpu" else 16  # looking at a number makes a GPU wait
-    saved = time.monotonic()
+    first, saved = parallel.rank() == 0, time.monotonic()
 
-    with Stop() as stop, telling(report, state.history):
+    with Stop() as stop, telling(report, state):
         for number in range(len(state.history), schedule.epochs):
             plan = task.plan(np.random.default_rng((schedule.seed, number)))
             model.train()
@@ -126,7 +126,7 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
                 state.step = step + 1
                 state.loss, state.gradient = state.loss + sum(losses), state.gradient + sum(norms)
                 state.seconds = time.perf_counter() - began
-                if parallel.rank() == 0 and (stopping or time.monotonic() - saved > SAVE_EVERY):
+                if first and (stopping or time.monotonic() - saved > SAVE_EVERY):
                     state.save(folder, model, optimizer)
                     saved = time.monotonic()
                 if stopping:
@@ -140,13 +140,13 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
                 "train/learning_rate": rate(schedule, number * schedule.steps_per_epoch + len(plan) - 1),
                 "train/seconds": state.seconds,
             }
-            if parallel.rank() == 0:
+            if first:
                 model.eval()
                 with torch.no_grad():
                     for watcher in watch:
                         metrics |= watcher(number, model)
             epoch = state.end_epoch(metrics, time.time())
-            if parallel.rank() == 0:
+            if first:
                 if state.best == number:
                     checkpoint.save(folder / BEST, model.state_dict(), {"epoch": number})
                 state.save(folder, model, optimizer)
@@ -155,16 +155,16 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
             if parallel.mean(torch.tensor(float(stop.asked))) > 0:  # while it was measured
                 raise KeyboardInterrupt
 
-    if parallel.rank() == 0 and state.best is not None:
+    if first and state.best is not None:
         model.load_state_dict(checkpoint.load(folder / BEST)[0])
     model.eval()
     return state
 
 
 @contextlib.contextmanager
-def telling(report: Report, history: list[Epoch]) -> Iterator[None]:
+def telling(report: Report, state: State) -> Iterator[None]:
     """Begin a report and end it, however the training ends."""
-    report.begin(history)
+    report.begin(state.history, state.step)
     try:
         yield
     finally:

@@ -68,7 +68,7 @@ class State:
     @property
     def best(self) -> int | None:
         """Number of the epoch with the highest score, the first of equals; None where nothing was scored."""
-        scored = [epoch for epoch in self.history if SCORE in epoch.metrics]
+        scored = [epoch for epoch in self.history if math.isfinite(epoch.metrics.get(SCORE, math.nan))]
         return max(scored, key=lambda epoch: epoch.metrics[SCORE]).number if scored else None
 
     @property

@@ -28,7 +28,8 @@ def audited(slices: list[Slice], pairs: list[Pair] = (), name: str = "patient") 
     table["file"] = [f"{number}.mat" for number in range(len(table))]
     table["patient"], table["label"] = table.family, 0
     similar = pd.DataFrame(pairs, columns=["first", "second", "likeness"])
-    cache = Cache(np.zeros((0, 256, 256), np.uint8), table.drop(columns="part"), pd.DataFrame(), similar, "", False, ())
+    pixels, own = np.zeros((0, 256, 256), np.uint8), table.drop(columns="part")
+    cache = Cache(pixels, own, pd.DataFrame(), similar, "", False, (), folder=Path("nowhere"))
     return audit(cache, Split(name, table[["file", "patient", "family", "label", "part"]]))
 
 

@@ -295,7 +295,7 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("size", [64, 256])
 def test_rows_are_loaded_in_the_order_asked_for(size: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (150, 256, 256), dtype=np.uint8)
-    cache = Cache(pixels, *[pd.DataFrame()] * 3, digest="", synthetic=True, classes=())
+    cache = Cache(pixels, *[pd.DataFrame()] * 3, digest="", synthetic=True, classes=(), folder=Path("nowhere"))
     rows = np.random.default_rng(1).permutation(150)[:140]
     found = cache.load(rows, size)
     assert found.shape == (140, 1, size, size)
@@ -303,3 +303,41 @@ def test_rows_are_loaded_in_the_order_asked_for(size: int) -> None:
         expected = resize(torch.from_numpy(pixels[rows[place]])[None, None].float() / 255, size)[0]
         assert torch.allclose(found[place], expected, atol=1e-6)
     assert cache.load(rows[:0], size).shape == (0, 1, size, size)
+
+
+@pytest.mark.parametrize("size", [48, 256])
+def test_a_set_at_another_size_is_what_loading_gives_to_the_nearest_grey(size: int, home: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 256, 256), dtype=np.uint8)
+    table = pd.DataFrame({"file": range(150)})
+    cache = Cache(pixels, table, *[pd.DataFrame()] * 2, "", True, (), folder=home / "cache")
+    found = cache.resized(size)
+    assert (found.shape, found.dtype) == ((150, size, size), torch.uint8)
+    assert (found - cache.load(np.arange(150), size)[:, 0] * 255).abs().max() < 0.501
+    if size == 256:
+        assert np.array_equal(found.numpy(), pixels)
+
+
+def test_a_set_is_resized_once_and_nobody_changes_it_for_others(slices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = prepare(Source(str(slices)))
+    first = cache.resized(48)
+    wanted = first.clone()
+    monkeypatch.setattr(Cache, "load", lambda *_: pytest.fail("resized again"))
+    first.zero_()  # a process's own copy of these pages
+    assert torch.equal(cache.resized(48), wanted)
+    assert torch.equal(prepare(Source(str(slices))).resized(48), wanted)
+    monkeypatch.undo()
+    assert cache.resized(32).shape == (12, 32, 32)
+
+
+def test_resizing_cut_short_leaves_nothing_behind(slices: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    cache = prepare(Source(str(slices)))
+    before = left(home)
+    with monkeypatch.context() as patched:
+        patched.setattr(Cache, "load", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cache.resized(48)
+    assert left(home) == before
+    assert cache.resized(48).any()

@@ -77,6 +77,11 @@ def phantoms(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def make_place() -> type[Place]:
+    return Place
+
+
 @pytest.fixture
 def place(tmp_path) -> Place:
     return Place(tmp_path)

@@ -66,6 +66,44 @@ def test_curves_without_any_accuracy() -> None:
     assert drawn(figures.curves([{"train/loss": 1.0}])).axes[1].lines[:] == []
 
 
+def test_curves_mark_the_best_epoch() -> None:
+    history = [{"train/loss": 3.0, "probe/linear_balanced_accuracy": share} for share in (0.5, 0.7, 0.6)]
+    right = drawn(figures.curves(history, best=1)).axes[1]
+    mark = right.lines[1]
+    assert (mark.get_label(), list(mark.get_xdata())) == ("best by the probe", [2, 2])
+    assert [text.get_text() for text in right.get_legend().get_texts()] == [
+        "probe/linear_balanced_accuracy",
+        "best by the probe",
+    ]
+
+
+@pytest.mark.parametrize("count", [5, 6, 120])
+def test_an_embedding_shows_every_labelled_slice_by_class_and_all_by_family(count: int) -> None:
+    features = np.random.default_rng(0).normal(size=(count, 8))
+    labels = np.arange(count) % 4 - 1  # -1 is unlabelled
+    families = np.array([f"P{row // 2}" for row in range(count)])
+    by_class, by_family = drawn(figures.embedding(features, labels, families, CLASSES)).axes
+    counts = [len(points.get_offsets()) for points in by_class.collections]
+    assert counts == [int((labels == number).sum()) for number in range(3)]
+    assert [text.get_text() for text in by_class.get_legend().get_texts()] == list(CLASSES)
+    (everybody,) = by_family.collections
+    assert everybody.get_offsets().shape == (count, 2)
+    assert np.isfinite(everybody.get_offsets()).all()
+    assert len(set(everybody.get_array().tolist())) == (count + 1) // 2
+    assert by_family.get_title() == f"by patient ({(count + 1) // 2} families)"
+
+
+def test_slices_that_are_alike_lie_together_in_an_embedding() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    features = generator.normal(0, 1, (60, 8)) + 20 * labels[:, None]
+    by_class, _ = figures.embedding(features, labels, labels, ("a", "b")).axes
+    first, second = (np.asarray(points.get_offsets()) for points in by_class.collections)
+    centres = first.mean(axis=0), second.mean(axis=0)
+    for points, own, other in ((first, *centres), (second, *centres[::-1])):
+        assert (np.linalg.norm(points - own, axis=1) < np.linalg.norm(points - other, axis=1)).all()
+
+
 def test_confusion_counts_true_classes_in_rows() -> None:
     figure = drawn(figures.confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 2, 1]), CLASSES, "a title"))
     assert texts(figure) == ["2\n67%", "0\n0%", "1\n33%", "0\n0%", "1\n100%", "0\n0%", "0\n0%", "0\n0%", "0\n0%"]
@@ -79,3 +117,9 @@ def test_the_best_stands_on_top_with_its_interval() -> None:
     assert [patch.get_width() for patch in axis.patches] == [0.5, 0.7, 0.9]
     ends = [container.errorbar.lines[2][0].get_segments()[0][:, 0].tolist() for container in axis.containers[1::2]]
     assert ends == [pytest.approx(row[2:4]) for row in (rows[0], rows[2], rows[1])]
+
+
+@pytest.mark.parametrize("features", [np.ones((40, 8)), np.repeat([[1.0, 0], [0, 1]], 20, axis=0), np.ones((1, 8))])
+def test_collapsed_features_have_a_map_too(features: np.ndarray) -> None:
+    labels = np.arange(len(features)) % 2
+    drawn(figures.embedding(features, labels, labels, ("a", "b")))  # t-SNE itself ends the process

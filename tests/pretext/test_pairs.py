@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from sslbt.errors import UserError
 from sslbt.nn.encoder import Encoder
-from sslbt.pretext.losses import margin_loss, nt_xent
 from sslbt.pretext.pairs import KINDS, Contrast, Pairs
 
 ALONE = "P9"  # a patient with a single slice
@@ -50,6 +52,31 @@ def test_a_slice_pairs_with_another_where_there_is_one_and_with_every_other_in_t
         (a, b) for a in table.index for b in table.index if table[kind][a] == table[kind][b] and (a != b or single[a])
     }
     assert drawn == possible
+
+
+@pytest.mark.parametrize("kind", ["patient", "label"])
+def test_the_other_slice_is_any_of_its_kind_with_equal_chance(table: pd.DataFrame, kind: str) -> None:
+    rows = Pairs(table, kind).positive(600 * len(table), np.random.default_rng(0))
+    for row in table.index:
+        others = [other for other in table.index if table[kind][other] == table[kind][row] and other != row] or [row]
+        drawn = Counter(rows[rows[:, 0] == row, 1].tolist())
+        assert set(drawn) == set(others)
+        assert chisquare([drawn[other] for other in others]).pvalue > 1e-4 or len(others) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=25), st.integers(1, 60), st.integers(0, 5))
+def test_pairs_of_any_table_are_those_of_the_definition(patients: list[int], count: int, seed: int) -> None:
+    names = [*map(str, patients), "of another family"]
+    table = pd.DataFrame({"patient": names, "family": names, "file": range(len(names)), "label": 0})
+    rows = Pairs(table, "patient").positive(count, np.random.default_rng(seed))
+    assert rows.shape == (count, 2)
+    for first, second in rows:
+        assert names[first] == names[second]
+        assert (first == second) == (names.count(names[first]) == 1)
+    for begin in range(0, count, len(names)):  # every slice is first once before any is first again
+        turn = rows[begin : begin + len(names), 0].tolist()
+        assert len(set(turn)) == len(turn)
 
 
 def test_a_patient_with_one_slice_pairs_with_itself(table: pd.DataFrame) -> None:
@@ -101,16 +128,15 @@ def test_nobody_to_contrast_with_is_said(table: pd.DataFrame, kind: str, word: s
         Pairs(one, kind)
 
 
-def test_contrast_gives_its_loss_the_two_halves_of_the_batch() -> None:
+def test_contrast_projects_both_halves_of_a_batch_by_the_statistics_of_all() -> None:
     torch.manual_seed(0)
     first, second = torch.rand(4, 1, 32, 32), torch.rand(4, 1, 32, 32)
-    equal, groups = torch.tensor([True, False, True, False]), torch.tensor([0, 1, 0, 2])
-    encoder = Encoder(4)
-    for objective in ("ntxent", "margin"):
-        model = Contrast(encoder, objective, temperature=0.3).eval()
-        with torch.no_grad():
-            ours, theirs = (model.projection(model.encoder.pooled(half)) for half in (first, second))
-            wanted = nt_xent(ours, theirs, groups, 0.3) if objective == "ntxent" else margin_loss(ours, theirs, equal)
-            torch.testing.assert_close(model.loss(first, second, equal, groups), wanted)
-            with torch.autocast("cpu", torch.bfloat16):
-                assert model.loss(first, second, equal, groups).dtype == torch.float32
+    model = Contrast(Encoder(4), "ntxent", temperature=0.3)
+    with torch.no_grad():
+        together = model.projection(model.encoder.pooled(torch.cat([first, second])))
+        ours, theirs = model(first, second)
+        torch.testing.assert_close(torch.cat([ours, theirs]), together)
+        alone = model.projection(model.encoder.pooled(first))
+        assert not torch.allclose(ours, alone, atol=0.01)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model(first, second)[0].dtype == torch.float32

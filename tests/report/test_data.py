@@ -2,7 +2,7 @@ import base64
 import io
 from collections.abc import Sequence
 from html.parser import HTMLParser
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
@@ -114,7 +114,8 @@ def made(rows: Sequence[dict], refused: Sequence[tuple[str, str]] = (), **more: 
     pixels = np.random.default_rng(0).integers(0, 256, (len(rows), 32, 32), np.uint8)
     similar = pd.DataFrame(columns=["first", "second", "likeness"]).astype({"first": int, "second": int})
     parts = {"digest": "d1g35t", "synthetic": False, "similar": similar} | more
-    return Cache(pixels, table, classes=classes, refused=pd.DataFrame(refused, columns=["path", "reason"]), **parts)
+    left_out = pd.DataFrame(refused, columns=["path", "reason"])
+    return Cache(pixels, table, classes=classes, refused=left_out, folder=Path("nowhere"), **parts)
 
 
 def healthy() -> list[dict]:

@@ -1,205 +1,194 @@
 import math
-from collections.abc import Iterator
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from toy import BATCH, EPOCHS, STEPS, Toy, different, left, schedule, weights
 
 from sslbt.errors import UserError
-from sslbt.training import checkpoint
-from sslbt.training.loop import Metrics, Schedule, best_device, rate, train
-
-EPOCHS, STEPS = 5, 3
+from sslbt.training import checkpoint, loop
+from sslbt.training.loop import Schedule, rate
 
 
-class Toy:
-    """Convolution, batch statistics and dropout on random pictures: whatever chance or state a training can have."""
-
-    def __init__(self) -> None:
-        self.model = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(4 * 36, 2)
-        )
-        self.seen: list[Tensor] = []
-
-    def batches(self) -> Iterator[Tensor]:
-        for _ in range(STEPS):
-            self.seen.append(torch.rand(6, 1, 8, 8))
-            yield self.seen[-1].to(best_device())
-
-    def loss(self, batch: Tensor) -> Tensor:
-        brighter = (batch.mean(dim=(1, 2, 3)) > 0.5).long()
-        return F.cross_entropy(self.model(batch).float(), brighter)
-
-
-class Killed(Exception):
-    pass
-
-
-class Killer:
-    """Stands in for a watcher, a reporter or the batches, and kills the training there, once."""
-
-    def __init__(self, place: str, epoch: int) -> None:
-        self.place, self.epoch = place, epoch
-
-    def watch(self, epoch: int, model: nn.Module) -> Metrics:
-        self.strike("watcher", epoch)
-        return {"epoch": float(epoch), "weight": float(model[5].weight.detach().sum())}
-
-    def report(self, epoch: int, metrics: Metrics) -> None:
-        self.strike("report", epoch)
-
-    def strike(self, place: str, epoch: int) -> None:
-        if (place, epoch) == (self.place, self.epoch):
-            raise Killed
-
-
-class Interrupted(Toy):
-    """Killed in the second step of an epoch."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__()
-        self.epoch = epoch
-
-    def loss(self, batch: Tensor) -> Tensor:
-        if len(self.seen) == self.epoch * STEPS + 2:
-            raise Killed
-        return super().loss(batch)
-
-
-def schedule(**other: float) -> Schedule:
-    return Schedule(**{"epochs": EPOCHS, "steps_per_epoch": STEPS, "learning_rate": 0.01, "seed": 3} | other)
-
-
-def quiet(epoch: int, metrics: Metrics) -> None:
-    pass
-
-
-def whole(path: Path) -> tuple[dict[str, Tensor], list[Metrics]]:
-    """An uninterrupted training: what every other way has to end at."""
-    torch.manual_seed(1)
+def test_every_step_has_a_chance_of_its_own(tmp_path: Path) -> None:
     task = Toy()
-    history = train(task, schedule(), path / "whole", [Killer("", -1).watch], quiet)
-    return task.model.state_dict(), history
+    task.train(tmp_path)
+    assert len(task.chance) == len(set(task.chance)) == EPOCHS * STEPS
 
 
-def timeless(history: list[Metrics]) -> list[Metrics]:
-    return [{name: value for name, value in metrics.items() if name != "train/seconds"} for metrics in history]
+def test_the_seed_decides_and_the_state_of_torch_does_not(tmp_path: Path) -> None:
+    chance = {}
+    for name, start, seed in (("a", 1, 3), ("b", 2, 3), ("c", 1, 4)):
+        torch.manual_seed(start)
+        task = Toy()
+        task.train(tmp_path / name, seed=seed)
+        chance[name] = task.chance
+    assert chance["a"] == chance["b"]
+    assert different(left(tmp_path / "a"), left(tmp_path / "b")) == set()
+    assert not set(chance["a"]) & set(chance["c"])
 
 
-@pytest.mark.parametrize("epoch", [0, 2, EPOCHS - 1])
-@pytest.mark.parametrize("place", ["watcher", "report", "step"])
-def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path: Path, place: str, epoch: int) -> None:
-    wanted, wanted_history = whole(tmp_path)
-    unfinished = tmp_path / "unfinished.safetensors"
-
-    torch.manual_seed(1)
-    task = Interrupted(epoch) if place == "step" else Toy()
-    killer = Killer(place, epoch)
-    with pytest.raises(Killed):
-        train(task, schedule(), unfinished, [killer.watch], killer.report)
-    assert unfinished.exists() == (epoch > 0 or place == "report")  # what was reported is safe
-
-    torch.manual_seed(1 if epoch == 0 else 99)  # the new process begins elsewhere; only a start from zero can't help it
-    task, reported = Toy(), []
-    history = train(
-        task, schedule(), unfinished, [Killer("", -1).watch], lambda number, metrics: reported.append((number, metrics))
-    )
-    found = task.model.state_dict()
-    assert found.keys() == wanted.keys()
-    assert {name for name in found if not torch.equal(found[name], wanted[name])} == set()
-    assert timeless(history) == timeless(wanted_history)
-    assert [number for number, _ in reported] == list(range(EPOCHS))
-    assert [metrics for _, metrics in reported] == history
-    assert not unfinished.exists()
-
-
-def test_the_toy_would_show_a_difference(tmp_path: Path) -> None:
-    wanted, _ = whole(tmp_path)
-    torch.manual_seed(1)
+def test_an_epoch_is_measured_once_by_every_watcher_and_remembered(tmp_path: Path) -> None:
     task = Toy()
-    train(task, schedule(seed=4), tmp_path / "other", [], quiet)
-    assert {name for name, tensor in task.model.state_dict().items() if torch.equal(tensor, wanted[name])} == {
-        "1.num_batches_tracked"
-    }
-
-
-def test_a_training_killed_twice_still_ends_at_the_same_weights(tmp_path: Path) -> None:
-    wanted, _ = whole(tmp_path)
-    unfinished = tmp_path / "unfinished.safetensors"
-    for epoch in (1, 3):
-        torch.manual_seed(1)
-        with pytest.raises(Killed):
-            train(Toy(), schedule(), unfinished, [Killer("watcher", epoch).watch], quiet)
-        assert len(checkpoint.load(unfinished)[1]["history"]) == epoch
-    task = Toy()
-    train(task, schedule(), unfinished, [], quiet)
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in task.model.state_dict().items())
-
-
-def test_no_two_epochs_see_the_same_pictures(tmp_path: Path) -> None:
-    task = Toy()
-    train(task, schedule(), tmp_path / "u", [], quiet)
-    assert len(task.seen) == EPOCHS * STEPS
-    assert len({picture.numpy().tobytes() for picture in task.seen}) == EPOCHS * STEPS
-
-
-def test_watchers_find_the_model_ready_to_score_and_their_figures_in_the_history(tmp_path: Path) -> None:
-    modes = []
-
-    def watch(epoch: int, model: nn.Module) -> Metrics:
-        modes.append((model.training, torch.is_grad_enabled()))
-        return {"probe/x": 1.5} if epoch == 2 else {}
-
-    task = Toy()
-    history = train(task, schedule(), tmp_path / "u", [watch], quiet)
-    assert modes == [(False, False)] * EPOCHS
-    assert [metrics.get("probe/x") for metrics in history] == [None, None, 1.5, None, None]
-    assert all(math.isfinite(metrics["train/loss"]) for metrics in history)
+    state = task.train(tmp_path)
+    assert task.been["watcher"] == EPOCHS  # the toy itself looks whether the model is ready to score
+    assert [epoch.number for epoch in state.history] == list(range(EPOCHS))
+    assert all(earlier.ended <= later.ended for earlier, later in pairwise(state.history))
+    last = float(task.model[6].weight.detach().sum())
+    assert state.history[-1].metrics["probe/weight"] == pytest.approx(last)
     assert not task.model.training
 
 
+def test_loss_and_gradient_of_an_epoch_are_means_over_its_steps(tmp_path: Path) -> None:
+    class Constant(Toy):
+        def loss(self, batch: Tensor) -> Tensor:
+            self.at("loss")
+            slope = 0.1 * self.been["loss"]  # the weights' sum, of any slope: a gradient known beforehand
+            total = sum(weight.sum() for weight in self.model.parameters())
+            return slope * (total - total.detach()) + 10 * self.been["loss"]
+
+    task = Constant()
+    metrics = [epoch.metrics for epoch in task.train(tmp_path, epochs=2).history]
+    root = math.sqrt(sum(weight.numel() for weight in task.model.parameters()))
+    assert [own["train/loss"] for own in metrics] == pytest.approx([20, 50])
+    assert [own["train/gradient_norm"] for own in metrics] == pytest.approx([0.2 * root, 0.5 * root])
+
+
 def test_training_learns(tmp_path: Path) -> None:
-    history = train(Toy(), schedule(epochs=60, learning_rate=0.03), tmp_path / "u", [], quiet)
-    losses = [metrics["train/loss"] for metrics in history]
+    history = Toy().train(tmp_path, epochs=60, learning_rate=0.03).history
+    losses = [epoch.metrics["train/loss"] for epoch in history]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
+def test_the_report_hears_everything_in_its_order(tmp_path: Path) -> None:
+    task = Toy()
+    task.train(tmp_path)
+    wanted: list[tuple] = [("begin", 0)]
+    for epoch in range(EPOCHS):
+        wanted += [*(("step", epoch, step + 1) for step in range(STEPS)), ("epoch", epoch)]
+    assert task.told == [*wanted, ("end",)]
+
+
+@pytest.mark.parametrize("place", ["loss", "step", "watcher", "epoch"])
+def test_the_report_hears_the_end_also_where_something_fails(tmp_path: Path, place: str) -> None:
+    def fail(here: str, now: int) -> None:
+        if (here, now) == (place, 2):
+            raise RuntimeError("of another's")
+
+    task = Toy(fail)
+    with pytest.raises(RuntimeError, match="of another's"):
+        task.train(tmp_path)
+    assert task.told[0] == ("begin", 0)
+    assert task.told.count(("end",)) == 1
+    assert task.told[-1] == ("end",)
+    again = Toy()
+    again.train(tmp_path)
+    assert again.told[0] == ("begin", {"loss": 0, "step": 0, "watcher": 1, "epoch": 2}[place])
+
+
+# the best epoch
+
+
+@pytest.mark.parametrize(("scores", "best"), [((0.1, 0.9, 0.2, 0.9, 0.3), 1), ((5, 4, 3, 2, 1), 0), (range(5), 4)])
+def test_the_model_ends_as_it_was_in_its_best_epoch(tmp_path: Path, scores: tuple[float, ...], best: int) -> None:
+    after = []
+    task = Toy(lambda place, _: place == "watcher" and after.append(snapshot(task)), scores)
+    state = task.train(tmp_path)
+    assert (state.best, state.best_score) == (best, scores[best])
+    assert different(task.model.state_dict(), after[best]) == set()
+    assert different(weights(tmp_path), after[-1]) == set()  # the last is there too
+    assert (best == EPOCHS - 1) == (different(after[best], after[-1]) == set())
+
+
+def snapshot(task: Toy) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
+
+
+def test_without_scores_the_model_ends_as_it_was_last(tmp_path: Path) -> None:
+    task = Toy()
+    state = task.train(tmp_path)
+    assert state.best is None
+    assert math.isnan(state.best_score)
+    assert different(task.model.state_dict(), weights(tmp_path)) == set()
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+# what is not finite
+
+
 class Diverging(Toy):
+    """The loss of its eighth step is not a number."""
+
     def loss(self, batch: Tensor) -> Tensor:
-        return super().loss(batch) * (math.nan if len(self.seen) == 2 * STEPS + 1 else 1)
+        return super().loss(batch) * (math.nan if self.been["loss"] == 8 else 1)
 
 
 class Breaking(Toy):
-    """Its last loss of an epoch is finite, the gradient of that loss is not."""
+    """The loss of its eighth step is finite, the gradient of that loss is not."""
 
     def loss(self, batch: Tensor) -> Tensor:
         loss = super().loss(batch)
-        return loss + (0 * loss).sqrt() if len(self.seen) == 3 * STEPS else loss
+        return loss + (0 * loss).sqrt() if self.been["loss"] == 8 else loss
 
 
-@pytest.mark.parametrize("task", [Diverging(), Breaking()], ids=lambda task: type(task).__name__)
-def test_a_loss_that_is_no_number_stops_the_training_and_leaves_the_last_good_epoch(tmp_path: Path, task: Toy) -> None:
-    unfinished = tmp_path / "u.safetensors"
-    with pytest.raises(UserError, match=r"the loss is .* in epoch 2, its gradient nan; lower --learning-rate"):
-        train(task, schedule(), unfinished, [], quiet)
-    tensors, about = checkpoint.load(unfinished)
-    assert len(about["history"]) == 2
+class Overflowing(Toy):
+    """The loss of its eighth step is too large, in one of several places."""
+
+    def loss(self, batch: Tensor) -> Tensor:
+        return super().loss(batch) * (math.inf if self.been["loss"] == 8 else 1)
+
+
+@pytest.mark.parametrize("kind", [Diverging, Breaking, Overflowing])
+@pytest.mark.parametrize("save_every", [60, 0], ids=["saved_by_epoch", "saved_by_step"])
+def test_what_is_not_finite_stops_the_training_and_leaves_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Toy], save_every: float
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY", save_every)
+    shown: list[list[str]] = []
+    task = kind()
+    own = task.ready
+    monkeypatch.setattr(task, "ready", lambda rows: (shown.append(task.files(rows)), own(rows))[1])
+    with pytest.raises(UserError) as caught:
+        task.train(tmp_path)
+    said, last = str(caught.value), tmp_path / "last.safetensors"
+    assert "epoch 3, step 2 of 3" in said
+    assert f"the batch showed {', '.join(shown[7][:4])} and others ({tmp_path / 'not_finite.txt'} names all)" in said
+    assert f"the last good checkpoint is {last}; lower learning_rate" in said
+    assert (tmp_path / "not_finite.txt").read_text().split() == shown[7]
+    assert len(shown[7]) == BATCH
+
+    tensors, about = checkpoint.load(last)
+    assert (len(about["history"]), about["step"]) == (2, 1 if save_every == 0 else 0)
     assert all(tensor.isfinite().all() for tensor in tensors.values())
+    again = Toy()
+    again.train(tmp_path)  # with another rate, say
+    assert again.told[0] == ("begin", 2)
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage " * 100, None])
-def test_a_damaged_unfinished_file_is_named_with_the_remedy(tmp_path: Path, damage: bytes | None) -> None:
-    unfinished = tmp_path / "u.safetensors"
-    with pytest.raises(Killed):
-        train(Toy(), schedule(), unfinished, [Killer("watcher", 1).watch], quiet)
-    unfinished.write_bytes(unfinished.read_bytes()[:-50] if damage is None else damage)
-    with pytest.raises(UserError, match=r"u\.safetensors: damaged .*; remove it to train from the beginning"):
-        train(Toy(), schedule(), unfinished, [], quiet)
-    unfinished.unlink()
-    assert len(train(Toy(), schedule(), unfinished, [], quiet)) == EPOCHS
+def test_where_nothing_is_saved_yet_that_is_said(tmp_path: Path) -> None:
+    class Hopeless(Toy):
+        def loss(self, batch: Tensor) -> Tensor:
+            return super().loss(batch) * math.nan
+
+    with pytest.raises(UserError, match=r"loss is nan in epoch 1, step 1 of 3.*checkpoint is not yet written"):
+        Hopeless().train(tmp_path / "new")
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage " * 100, None], ids=["empty", "garbage", "cut short"])
+def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path: Path, damage: bytes | None) -> None:
+    Toy().train(tmp_path, epochs=1)
+    last = tmp_path / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:-50] if damage is None else damage)
+    with pytest.raises(UserError, match=r"last\.safetensors: damaged .*; remove it to train from the beginning"):
+        Toy().train(tmp_path)
+    last.unlink()
+    assert len(Toy().train(tmp_path).history) == EPOCHS
+
+
+# the rate
 
 
 def test_the_rate_warms_up_over_a_tenth_and_falls_along_half_a_cosine() -> None:
@@ -220,6 +209,26 @@ def test_the_shortest_trainings_have_a_rate(epochs: int) -> None:
 
 
 def test_the_history_holds_the_rate_of_the_last_step(tmp_path: Path) -> None:
-    history = train(Toy(), schedule(), tmp_path / "u", [], quiet)
+    history = Toy().train(tmp_path).history
     wanted = [rate(schedule(), STEPS * epoch + STEPS - 1) for epoch in range(EPOCHS)]
-    assert [metrics["train/learning_rate"] for metrics in history] == wanted
+    assert [epoch.metrics["train/learning_rate"] for epoch in history] == wanted
+
+
+@pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++")), reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_a_compiled_training_has_nearly_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
+
+    class Even(Toy):
+        """Without dropout, whose chance a compiler draws elsewhere."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model[3].p = 0.0
+
+    losses = [
+        [epoch.metrics["train/loss"] for epoch in Even().train(tmp_path / str(compiled), compiled=compiled).history]
+        for compiled in (False, True)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[1] != losses[0]  # it was compiled

@@ -1,0 +1,75 @@
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sslbt.errors import UserError
+from sslbt.training import checkpoint
+from sslbt.training.state import LAST, Epoch, State, weights_of
+
+HISTORY = [Epoch(0, 1.5e9 + 0.123456, {"train/loss": 0.1, "probe/score": 0.5}), Epoch(1, 1.5e9 + 9, {})]
+
+
+def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 16, 1))
+    model = model.to(memory_format=torch.channels_last)
+    model(torch.rand(3, 2, 6, 6)).sum().backward()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    optimizer.step()
+    return model, optimizer
+
+
+def test_a_training_comes_back_from_its_file(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    state = State(list(HISTORY), 7, 1 / 3, math.pi, 1e-9)
+    state.save(tmp_path / "new", model, optimizer)
+    other, theirs = trained()
+    assert State.resume(tmp_path / "new", other, theirs) == state
+    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    ours, found = (checkpoint.pack_optimizer(one) for one in (optimizer, theirs))
+    assert len(ours) == 3 * 6  # step and two moments of each parameter
+    assert ours.keys() == found.keys()
+    assert all(torch.equal(ours[name], found[name]) for name in ours)
+    for weight, own in theirs.state.items():  # a fused step goes through memory as it lies, not by index
+        assert own["exp_avg"].stride() == own["exp_avg_sq"].stride() == weight.stride()
+    assert weights_of(checkpoint.load(tmp_path / "new" / LAST)[0]).keys() == model.state_dict().keys()
+
+
+def test_where_there_is_no_file_a_training_begins(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert State.resume(tmp_path / "nowhere", model, optimizer) == State([], 0, 0.0, 0.0, 0.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not (tmp_path / "nowhere").exists()
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (os.environ["EVIL_FOLDER"],)
+
+
+def test_a_pickle_in_its_place_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVIL_FOLDER", str(tmp_path / "evil"))
+    torch.save({"a": Evil()}, tmp_path / LAST)
+    with pytest.raises(UserError, match=r"last\.safetensors: damaged .*; remove it to train from the beginning"):
+        State.resume(tmp_path, *trained())
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_epoch_that_ends_begins_the_next() -> None:
+    state = State(list(HISTORY), 7, 3.0, 4.0, 5.0)
+    assert state.end_epoch({"x": 1.0}, 1.5e9 + 20) == Epoch(2, 1.5e9 + 20, {"x": 1.0}) == state.history[-1]
+    assert (len(state.history), state.step, state.loss, state.gradient, state.seconds) == (3, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"), [((None, 0.2, 0.7, None, 0.7), 2), ((-1.0, None), 0), ((None, None), None), ((), None)]
+)
+def test_the_best_epoch_is_the_first_of_the_highest_scores(scores: tuple, best: int | None) -> None:
+    history = [Epoch(i, 0.0, {} if score is None else {"probe/score": score}) for i, score in enumerate(scores)]
+    state = State(history)
+    assert state.best == best
+    assert math.isnan(state.best_score) if best is None else state.best_score == scores[best]
