@@ -21,7 +21,7 @@ from sslbt.tracking.code import code_version
 from sslbt.tracking.models import ENCODER, LAST_ENCODER
 from sslbt.tracking.run import Run
 from sslbt.training import checkpoint
-from sslbt.training.loop import Schedule
+from sslbt.training.schedule import Schedule
 from sslbt.training.state import LAST, State, weights_of
 
 MOST_WATCHED = 2000  # slices; more tell a probe nothing new and cost time at every look

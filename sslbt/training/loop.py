@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from sslbt.errors import UserError
 from sslbt.nn.batchnorm import synchronised
 from sslbt.terminal import say
 from sslbt.training import checkpoint
+from sslbt.training.schedule import Schedule
 from sslbt.training.state import BEST, LAST, Epoch, Metrics, State
 from sslbt.training.stopping import Stop
 
@@ -65,18 +65,6 @@ class Report(Protocol):
 Watcher = Callable[[int, nn.Module], Metrics]
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast: AdamW, a tenth of the steps to warm up, then a cosine to zero."""
-
-    epochs: int
-    steps_per_epoch: int
-    learning_rate: float
-    weight_decay: float = 0.05
-    seed: int = 0
-    compiled: bool = False  # by torch.compile
-
-
 def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], report: Report) -> State:
     """Train `task.model`, and leave it with its best weights, by the score that `watch` gives, else with its last.
 
@@ -92,7 +80,7 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
     device = best_device()
     model = synchronised(task.model.to(device).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=schedule.weight_decay, fused=True)
-    state = State.resume(folder, model, optimizer)
+    state = State.resume(folder, model, optimizer, schedule)
     loss_of = prepared(task, device, schedule.compiled)
     look_every = 1 if device.type == "cpu" else 16  # looking at a number makes a GPU wait
     first, saved = parallel.rank() == 0, time.monotonic()
@@ -107,7 +95,7 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
                 torch.manual_seed(np.random.SeedSequence((schedule.seed, number, step)).generate_state(1).item())
                 batch = task.ready(plan[step])
                 for group in optimizer.param_groups:
-                    group["lr"] = rate(schedule, number * schedule.steps_per_epoch + step)
+                    group["lr"] = schedule.rate(number * schedule.steps_per_epoch + step)
                 with mixed_precision(device):
                     loss = loss_of(*batch)
                 optimizer.zero_grad()
@@ -127,7 +115,7 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
                 state.loss, state.gradient = state.loss + sum(losses), state.gradient + sum(norms)
                 state.seconds = time.perf_counter() - began
                 if first and (stopping or time.monotonic() - saved > SAVE_EVERY):
-                    state.save(folder, model, optimizer)
+                    state.save(folder, model, optimizer, schedule)
                     saved = time.monotonic()
                 if stopping:
                     raise KeyboardInterrupt
@@ -137,7 +125,7 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
             metrics = {
                 "train/loss": state.loss / len(plan),
                 "train/gradient_norm": state.gradient / len(plan),
-                "train/learning_rate": rate(schedule, number * schedule.steps_per_epoch + len(plan) - 1),
+                "train/learning_rate": schedule.rate(number * schedule.steps_per_epoch + len(plan) - 1),
                 "train/seconds": state.seconds,
             }
             if first:
@@ -149,7 +137,7 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
             if first:
                 if state.best == number:
                     checkpoint.save(folder / BEST, model.state_dict(), {"epoch": number})
-                state.save(folder, model, optimizer)
+                state.save(folder, model, optimizer, schedule)
                 saved = time.monotonic()
             report.epoch(epoch)
             if parallel.mean(torch.tensor(float(stop.asked))) > 0:  # while it was measured
@@ -192,15 +180,6 @@ class _Loss(nn.Module):
         super().__init__()
         self.model = task.model
         self.forward = task.loss
-
-
-def rate(schedule: Schedule, step: int) -> float:
-    """Learning rate at a step: linear warm-up over a tenth of all steps, then half a cosine."""
-    steps = schedule.epochs * schedule.steps_per_epoch
-    warm = max(1, steps // 10)
-    if step < warm:
-        return schedule.learning_rate * (step + 1) / warm
-    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 def best_device() -> torch.device:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sslbt import parallel
 from sslbt.errors import UserError
 from sslbt.training import checkpoint
+from sslbt.training.schedule import Schedule
 
 Metrics = dict[str, float]
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -35,16 +36,17 @@ class State:
     gradient: float = 0.0
     seconds: float = 0.0
 
-    def save(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
         """Replace the last checkpoint."""
-        checkpoint.save(folder / LAST, model.state_dict() | checkpoint.pack_optimizer(optimizer), asdict(self))
+        tensors = model.state_dict() | checkpoint.pack_optimizer(optimizer)
+        checkpoint.save(folder / LAST, tensors, asdict(self) | {"schedule": asdict(schedule)})
 
     @classmethod
-    def resume(cls, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> "State":
+    def resume(cls, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule) -> "State":
         """From the last checkpoint, whose weights go into model and optimiser; a new one where there is none.
 
         Raises:
-            UserError: the checkpoint is damaged.
+            UserError: the checkpoint is damaged, or that of a training with another schedule.
         """
         path = folder / LAST
         content = parallel.from_first(lambda: path.read_bytes() if path.exists() else None)
@@ -54,6 +56,8 @@ class State:
             tensors, about = checkpoint.parse(content, path)
         except UserError as error:
             raise UserError(f"{error}; remove it to train from the beginning") from error
+        if about.pop("schedule") != asdict(schedule):
+            raise UserError(f"{path}: belongs to a training of another length, rate or seed; remove it to begin anew")
         checkpoint.unpack_optimizer(optimizer, tensors)
         model.load_state_dict(weights_of(tensors))
         return cls(history=[Epoch(**epoch) for epoch in about.pop("history")], **about)

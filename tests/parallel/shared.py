@@ -20,7 +20,8 @@ from sslbt.pretext.masking import Restoration
 from sslbt.pretext.pairs import Contrast, Pairs
 from sslbt.training import checkpoint, loop
 from sslbt.training.feed import Feed
-from sslbt.training.loop import Schedule, Task, train
+from sslbt.training.loop import Task, train
+from sslbt.training.schedule import Schedule
 from sslbt.training.state import Epoch
 from sslbt.training.tasks import Classify, Compare, Restore
 

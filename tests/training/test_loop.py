@@ -10,7 +10,7 @@ from toy import BATCH, EPOCHS, STEPS, Toy, different, left, schedule, weights
 
 from sslbt.errors import UserError
 from sslbt.training import checkpoint, loop
-from sslbt.training.loop import Schedule, rate
+from sslbt.training.schedule import Schedule
 
 
 def test_every_step_has_a_chance_of_its_own(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path: Path, damage: b
 
 def test_the_rate_warms_up_over_a_tenth_and_falls_along_half_a_cosine() -> None:
     plan = Schedule(epochs=20, steps_per_epoch=5, learning_rate=0.4)
-    rates = [rate(plan, step) for step in range(100)]
+    rates = [plan.rate(step) for step in range(100)]
     by_hand = {0: 0.04, 4: 0.2, 9: 0.4, 10: 0.4, 40: 0.3, 55: 0.2, 70: 0.1}  # cos 60°, 90°, 120°
     assert {step: rates[step] for step in by_hand} == pytest.approx(by_hand)
     assert all(later > earlier for earlier, later in pairwise(rates[:10]))
@@ -204,13 +204,13 @@ def test_the_rate_warms_up_over_a_tenth_and_falls_along_half_a_cosine() -> None:
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_the_shortest_trainings_have_a_rate(epochs: int) -> None:
     plan = Schedule(epochs=epochs, steps_per_epoch=1, learning_rate=0.4)
-    assert rate(plan, 0) == 0.4
-    assert all(0 <= rate(plan, step) <= 0.4 for step in range(epochs))
+    assert plan.rate(0) == 0.4
+    assert all(0 <= plan.rate(step) <= 0.4 for step in range(epochs))
 
 
 def test_the_history_holds_the_rate_of_the_last_step(tmp_path: Path) -> None:
     history = Toy().train(tmp_path).history
-    wanted = [rate(schedule(), STEPS * epoch + STEPS - 1) for epoch in range(EPOCHS)]
+    wanted = [schedule().rate(STEPS * epoch + STEPS - 1) for epoch in range(EPOCHS)]
     assert [epoch.metrics["train/learning_rate"] for epoch in history] == wanted
 
 

@@ -1,5 +1,6 @@
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from torch import nn
 
 from sslbt.errors import UserError
 from sslbt.training import checkpoint
+from sslbt.training.schedule import Schedule
 from sslbt.training.state import LAST, Epoch, State, weights_of
 
+SCHEDULE = Schedule(3, 9, 0.01, seed=5)
 HISTORY = [Epoch(0, 1.5e9 + 0.123456, {"train/loss": 0.1, "probe/score": 0.5}), Epoch(1, 1.5e9 + 9, {})]
 
 
@@ -25,9 +28,9 @@ def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
 def test_a_training_comes_back_from_its_file(tmp_path: Path) -> None:
     model, optimizer = trained()
     state = State(list(HISTORY), 7, 1 / 3, math.pi, 1e-9)
-    state.save(tmp_path / "new", model, optimizer)
+    state.save(tmp_path / "new", model, optimizer, SCHEDULE)
     other, theirs = trained()
-    assert State.resume(tmp_path / "new", other, theirs) == state
+    assert State.resume(tmp_path / "new", other, theirs, SCHEDULE) == state
     assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     ours, found = (checkpoint.pack_optimizer(one) for one in (optimizer, theirs))
     assert len(ours) == 3 * 6  # step and two moments of each parameter
@@ -41,9 +44,19 @@ def test_a_training_comes_back_from_its_file(tmp_path: Path) -> None:
 def test_where_there_is_no_file_a_training_begins(tmp_path: Path) -> None:
     model, optimizer = trained()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert State.resume(tmp_path / "nowhere", model, optimizer) == State([], 0, 0.0, 0.0, 0.0)
+    assert State.resume(tmp_path / "nowhere", model, optimizer, SCHEDULE) == State([], 0, 0.0, 0.0, 0.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_checkpoint_of_another_training_is_not_continued(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    State().save(tmp_path, model, optimizer, SCHEDULE)
+    for other in ({"epochs": 4}, {"seed": 6}, {"learning_rate": 0.02}):
+        with pytest.raises(
+            UserError, match=r"last\.safetensors: belongs to a training of another length"
+        ):
+            State.resume(tmp_path, model, optimizer, replace(SCHEDULE, **other))
 
 
 class Evil:
@@ -55,7 +68,7 @@ def test_a_pickle_in_its_place_is_not_read(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("EVIL_FOLDER", str(tmp_path / "evil"))
     torch.save({"a": Evil()}, tmp_path / LAST)
     with pytest.raises(UserError, match=r"last\.safetensors: damaged .*; remove it to train from the beginning"):
-        State.resume(tmp_path, *trained())
+        State.resume(tmp_path, *trained(), SCHEDULE)
     assert not (tmp_path / "evil").exists()
 
 

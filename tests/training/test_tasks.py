@@ -15,10 +15,11 @@ from sslbt.pretext.masking import Restoration
 from sslbt.pretext.pairs import Contrast, Pairs
 from sslbt.training import tasks
 from sslbt.training.feed import Feed
-from sslbt.training.loop import Schedule, train
+from sslbt.training.loop import train
+from sslbt.training.schedule import Schedule
 from sslbt.training.tasks import Classify, Compare, Restore
 
-SILENT = SimpleNamespace(begin=lambda _: None, step=lambda *_: None, epoch=lambda _: None, end=lambda: None)
+SILENT = SimpleNamespace(begin=lambda *_: None, step=lambda *_: None, epoch=lambda _: None, end=lambda: None)
 OUT_OF = 200  # slices in the set, of which a task learns from some
 
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslbt.training import checkpoint
-from sslbt.training.loop import Metrics, Schedule, best_device, train
+from sslbt.training.loop import Metrics, best_device, train
+from sslbt.training.schedule import Schedule
 from sslbt.training.state import Epoch, State, weights_of
 
 EPOCHS, STEPS, BATCH = 5, 3, 6
