@@ -5,10 +5,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sslbt.data.source import BASE_URL, Source
 from sslbt.errors import UserError
+from sslbt.search import Range, Space, assignments, build_either, read_space
 
 PRESETS = tuple(sorted(p.stem for p in (Path(__file__).parent / "presets").glob("*.toml")))
 
@@ -227,12 +228,58 @@ class Main(Data):
     output: Annotated[str, Field(description="where the scores go", pattern=r"\.(csv|parquet)$")] = "scores.csv"
 
 
+class Sweep(Data):
+    """Search good parameters of a training: every trial is a child run, poor ones are ended early."""
+
+    split: TrainedSplit = "patient"
+    preset: Preset = "quick"
+    seed: Seed = 0
+    stage: Annotated[
+        Literal["pretrain-contrastive", "pretrain-encoder", "finetune"], Field(description="which training")
+    ] = "pretrain-contrastive"
+    search: Annotated[
+        str,
+        Field(
+            description="what to try, such as learning_rate=1e-4..1e-2 log, temperature=0.1|0.2, width=16..64 step 16"
+        ),
+    ] = "learning_rate=3e-4..1e-2 log"
+    fixed: Annotated[str, Field(description="other parameters of the training, such as epochs=10, labels=123")] = ""
+    trials: Annotated[int, Field(description="trainings in all; more can be asked for later", ge=1, le=10_000)] = 20
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        fixed, searched = assignments(self.fixed, "fixed"), assignments(self.search, "search")
+        for name in fixed | searched:
+            if name in Sweep.model_fields:
+                raise UserError(f"{name} is the same in every trial; give it as --{name.replace('_', '-')}")
+            if name in fixed and name in searched:
+                raise UserError(f"{name} is both searched and fixed; leave one out")
+        self.example()
+        return self
+
+    def training(self, **values: Any) -> Training:
+        """The parameters of a trial with these values."""
+        own = {name: getattr(self, name) for name in (*Data.model_fields, "split", "preset", "seed")}
+        return STAGES[self.stage].build(**own | assignments(self.fixed, "fixed") | values)  # type: ignore[return-value]
+
+    @property
+    def space(self) -> Space:
+        """What is searched, every value checked."""
+        return read_space(self.search, self.training)
+
+    def example(self) -> Training:
+        """One of the trainings that may be tried."""
+        ends = {name: (own.low, own.high) if isinstance(own, Range) else own.values for name, own in self.space.items()}
+        return build_either(self.training, ends, {})
+
+
 STAGES: dict[str, type[Config]] = {
     "main": Main,
     "prepare": Prepare,
     "pretrain-encoder": PretrainEncoder,
     "pretrain-contrastive": PretrainContrastive,
     "finetune": Finetune,
+    "sweep": Sweep,
     "evaluate": Evaluate,
     "register": Register,
     "score": Score,

@@ -15,10 +15,16 @@ from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
 from sslbt.terminal import say
 
+PRUNED = "pruned"  # a tag of what was given up
+
+
+class GivenUp(Exception):
+    """Work that a sweep ends early: nobody will continue it, nothing of it is kept but its run."""
+
 
 @contextmanager
 def unfinished(key: str) -> Iterator[Path]:
-    """The folder in which work of this key leaves what it needs to continue; removed once the work is done.
+    """The folder in which work of this key leaves what it needs to continue; removed once it is done or given up.
 
     Raises:
         UserError: another process is at the same work.
@@ -33,19 +39,24 @@ def unfinished(key: str) -> Iterator[Path]:
     try:
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
+    except GivenUp:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     finally:
         lock.release()
 
 
 def interrupted_run(key: str) -> MlflowRun | None:
-    """The newest run of this key in the current experiment, if it did not finish."""
+    """The newest run of this key in the current experiment, if it neither finished nor was given up."""
     found = mlflow.search_runs(
         filter_string=f"tags.key = '{key}'",
         order_by=["attributes.start_time DESC"],
         output_format="list",
         max_results=1,
     )
-    return found[0] if found and found[0].info.status != "FINISHED" else None
+    if not found or found[0].info.status == "FINISHED" or PRUNED in found[0].data.tags:
+        return None
+    return found[0]
 
 
 def run_to_continue(key: str) -> str | None:

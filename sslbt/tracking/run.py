@@ -13,21 +13,24 @@ import mlflow
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from sslbt import parallel
-from sslbt.config import Config, Data, Main, Prepare, Training, stage_of
+from sslbt.config import Config, Data, Main, Prepare, Sweep, Training, stage_of
 from sslbt.data.audit import Audit
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.files import fingerprint
 from sslbt.data.source import locate
 from sslbt.data.splits import Split
+from sslbt.search import assignments
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest, code_version
-from sslbt.tracking.resume import run_to_continue, unfinished
+from sslbt.tracking.resume import PRUNED, GivenUp, run_to_continue, unfinished
 from sslbt.tracking.telling import Silence, Telling
 from sslbt.training.loop import Report, Schedule
 
 SAMPLED_AFTER = 2.0  # seconds
+MORE = "trials"  # of a sweep, may grow: the same sweep goes on, and MLflow's parameters can't change
 CONFIG = "config/"  # `mlflow run` logs the raw parameters under their plain names
 
 
@@ -42,6 +45,9 @@ def step_key(config: Config) -> str:
     elif isinstance(config, Data):
         values = {name: value for name, value in values.items() if name not in Data.model_fields}
         values["data"] = prepare(config.source).digest
+    if isinstance(config, Sweep):
+        values |= assignments(values.pop("fixed"), "fixed")
+        del values[MORE]
     for name, value in values.items():
         if isinstance(value, str) and value and Path(value).expanduser().is_file():
             values[name] = fingerprint(Path(value).expanduser())
@@ -140,13 +146,14 @@ class Silent(Run):
 def start(config: Config) -> Iterator[Run]:
     """A run for this step: the one `mlflow run` opened, the one of an interrupted training, or a new one.
 
-    It ends FINISHED, FAILED where the step did, or KILLED where it was interrupted.
+    Inside another run it is that one's child. It ends FINISHED, FAILED where the step did, or KILLED where it was
+    interrupted or given up.
     """
     if parallel.rank():
         yield Silent("", Path("nowhere"))
         return
     key = step_key(config)
-    if not isinstance(config, Training):
+    if not isinstance(config, Training | Sweep):
         with _run(config, key, None):
             yield Run(_id(), Path("nowhere"))
         return
@@ -156,12 +163,14 @@ def start(config: Config) -> Iterator[Run]:
 
 @contextmanager
 def _run(config: Config, key: str, run_id: str | None) -> Iterator[None]:
-    stage = stage_of(type(config))
-    with mlflow.start_run(run_id=run_id, log_system_metrics=True):
-        mlflow.set_tags({"stage": stage, "key": key, "code_version": code_version(), "mlflow.runName": stage})
+    stage, outer = stage_of(type(config)), mlflow.active_run()
+    parent = {MLFLOW_PARENT_RUN_ID: outer.info.run_id} if outer else {}
+    with mlflow.start_run(run_id=run_id, nested=outer is not None, log_system_metrics=True):
+        tags = {"stage": stage, "key": key, "code_version": code_version(), "mlflow.runName": stage}
+        mlflow.set_tags(tags | parent)
         values = config.model_dump(mode="json")
         if run_id is None:
-            mlflow.log_params({CONFIG + name: value for name, value in values.items()})
+            mlflow.log_params({CONFIG + name: value for name, value in values.items() if name != MORE})
         mlflow.log_dict(values, "config.json")
         began = time.monotonic()
         try:
@@ -170,6 +179,11 @@ def _run(config: Config, key: str, run_id: str | None) -> Iterator[None]:
             time.sleep(max(0.0, SAMPLED_AFTER - (time.monotonic() - began)))
         except KeyboardInterrupt:
             mlflow.end_run("KILLED")
+            raise
+        except GivenUp:
+            given_up = _id()
+            mlflow.end_run("KILLED")
+            mlflow.MlflowClient().set_tag(given_up, PRUNED, "true")
             raise
 
 

@@ -53,9 +53,7 @@ def test_the_checkpoint_of_another_training_is_not_continued(tmp_path: Path) -> 
     model, optimizer = trained()
     State().save(tmp_path, model, optimizer, SCHEDULE)
     for other in ({"epochs": 4}, {"seed": 6}, {"learning_rate": 0.02}):
-        with pytest.raises(
-            UserError, match=r"last\.safetensors: belongs to a training of another length"
-        ):
+        with pytest.raises(UserError, match=r"last\.safetensors: belongs to a training of another length"):
             State.resume(tmp_path, model, optimizer, replace(SCHEDULE, **other))
 
 
