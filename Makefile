@@ -29,8 +29,13 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install  ## how fast, beside the limit of this machine
+.venv/installed-bench: .venv/installed requirements-bench.txt
+	$(BIN)/pip install --no-deps -r requirements-bench.txt
+	touch $@
+
+bench: .venv/installed-bench  ## how fast, beside the limits of this machine and beside others
 	$(BIN)/python benchmarks/prepare.py $(DATA)
+	$(BIN)/python benchmarks/training.py $(DATA)
 
 clean:
 	rm -rf .venv build *.egg-info

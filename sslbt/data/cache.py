@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from sslbt.data.files import fingerprint
 from sslbt.data.ingest import ABOUT, PIXELS, REFUSED, SIMILAR, TABLE, ingest
+from sslbt.data.mapped import Mapped
 from sslbt.data.preprocess import resize
 from sslbt.data.reading import SIDE
 from sslbt.data.source import Source, cache_folder, locate, once
@@ -43,12 +43,10 @@ class Cache:
     classes: tuple[str, ...]
     folder: Path
 
-    def resized(self, size: int) -> Tensor:
-        """All slices at a size, (slices, size, size) uint8, mapped into memory; made once, beside the cache."""
+    def resized(self, size: int) -> Mapped:
+        """All slices at a size, (slices, size, size); made once, beside the cache."""
         folder = once(self.folder.with_name(f"{self.folder.name}-{size}"), lambda folder: self._resize(folder, size))
-        shape = (len(self.table), size, size)
-        file = str(folder / PIXELS)
-        return torch.from_file(file, size=math.prod(shape), dtype=torch.uint8).view(shape)
+        return Mapped.open(folder / PIXELS, (len(self.table), size, size))
 
     def _resize(self, folder: Path, size: int) -> None:
         parts = np.array_split(np.arange(len(self.table)), -(-len(self.table) // 64))

@@ -1,6 +1,5 @@
 """The network that both ways of pretraining train and fine-tuning takes over."""
 
-import torch
 from torch import Tensor, nn
 
 
@@ -53,4 +52,4 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.convs(x) + self.shortcut(x))
+        return self.convs(x).add_(self.shortcut(x)).relu_()  # in place: memory is what these steps wait for

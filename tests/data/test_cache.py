@@ -310,7 +310,7 @@ def test_a_set_at_another_size_is_what_loading_gives_to_the_nearest_grey(size: i
     pixels = np.random.default_rng(0).integers(0, 256, (150, 256, 256), dtype=np.uint8)
     table = pd.DataFrame({"file": range(150)})
     cache = Cache(pixels, table, *[pd.DataFrame()] * 2, "", True, (), folder=home / "cache")
-    found = cache.resized(size)
+    found = cache.resized(size).pixels
     assert (found.shape, found.dtype) == ((150, size, size), torch.uint8)
     assert (found - cache.load(np.arange(150), size)[:, 0] * 255).abs().max() < 0.501
     if size == 256:
@@ -319,14 +319,14 @@ def test_a_set_at_another_size_is_what_loading_gives_to_the_nearest_grey(size: i
 
 def test_a_set_is_resized_once_and_nobody_changes_it_for_others(slices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = prepare(Source(str(slices)))
-    first = cache.resized(48)
+    first = cache.resized(48).pixels
     wanted = first.clone()
     monkeypatch.setattr(Cache, "load", lambda *_: pytest.fail("resized again"))
     first.zero_()  # a process's own copy of these pages
-    assert torch.equal(cache.resized(48), wanted)
-    assert torch.equal(prepare(Source(str(slices))).resized(48), wanted)
+    assert torch.equal(cache.resized(48).pixels, wanted)
+    assert torch.equal(prepare(Source(str(slices))).resized(48).pixels, wanted)
     monkeypatch.undo()
-    assert cache.resized(32).shape == (12, 32, 32)
+    assert cache.resized(32).pixels.shape == (12, 32, 32)
 
 
 def test_resizing_cut_short_leaves_nothing_behind(slices: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,4 +340,4 @@ def test_resizing_cut_short_leaves_nothing_behind(slices: Path, home: Path, monk
         with pytest.raises(KeyboardInterrupt):
             cache.resized(48)
     assert left(home) == before
-    assert cache.resized(48).any()
+    assert cache.resized(48).pixels.any()
