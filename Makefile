@@ -20,8 +20,8 @@ install: .venv/installed
 demo: install  ## the main job on synthetic slices
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local -P data=sample -P preset=demo -P num_pairs=500
 
-test: .venv/installed-dev
-	$(BIN)/python -m pytest
+test: .venv/installed-dev  ## a process a core, each with one thread: together they wait less for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """How fast pretraining is, beside bare compute and beside the same job with MONAI and with kornia.
 
-    python benchmarks/training.py [FOLDER] [--size 96 --batch 64 --width 32 --steps 31 --rounds 7]
+    python benchmarks/training.py [FOLDER] [--size 96 --batch 64 --width 32 --steps 31 --rounds 7 --compile]
 
 FOLDER holds .mat files; without it, phantoms. Two views of a slice are a pair; `batch` pairs are a step, on which the
 net sees twice as many slices. In one process, by turns, since a machine's speed drifts; the median of rounds counts:
@@ -145,6 +145,7 @@ def compare(job: Job) -> None:
     rate = {name: slices / statistics.median(own) for name, own in rounds.items()}
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} cores"
     precision = "float32" if isinstance(mixed_precision(device), nullcontext) else "bfloat16"
+    precision += ", ours compiled" if job.cfg.compile else ""
     print(f"{where}, {precision}; {job.cfg.size} px, {job.cfg.batch} pairs a step, width {job.cfg.width}; ", end="")
     print(f"{len(loop)} rounds of {job.cfg.num_pairs // job.cfg.batch} steps; {len(job.cache.table)} slices\n")
     print("| way | slices/s | of bare | ours is | peak memory, MiB |")
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", default="sample")
     for name, default in (("size", 96), ("batch", 64), ("width", 32), ("steps", 31), ("rounds", 7), ("workers", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--compile", action="store_true", help="ours with compile=true")
     parser.add_argument("--alone", choices=["bare", OURS, "monai", "kornia"], help="measure this way's memory only")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
@@ -175,6 +177,7 @@ def main() -> None:
             size=given.size,
             batch=given.batch,
             width=given.width,
+            compile=given.compile,
             num_pairs=given.steps * given.batch,
             epochs=2 if given.alone else 1 + given.rounds,  # the first warms up
         )

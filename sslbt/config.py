@@ -3,7 +3,7 @@
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -39,19 +39,26 @@ class Config(BaseModel):
         except ValidationError as error:
             problem = error.errors()[0]
             name = str(problem["loc"][0])
-            about = cls.model_fields[name].description
+            about = cls.model_fields[name]
             if problem["type"] == "missing":
-                raise UserError(f"{name} is missing; give {about}") from None
+                raise UserError(f"{name} is missing; give {about.description}") from None
             if problem["type"] == "string_pattern_mismatch":
-                raise UserError(f"{name}={problem['input']}: give {about}") from None
+                raise UserError(f"{name}={problem['input']}: give {about.description}") from None
             reason = problem["msg"].removeprefix("Value error, ")
-            raise UserError(f"{name}={problem['input']}: {reason[0].lower()}{reason[1:]}") from None
+            near = get_close_matches(str(problem["input"]), choices(about.annotation), 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"{name}={problem['input']}: {reason[0].lower()}{reason[1:]}{hint}") from None
 
 
 def unknown(name: str, known: list[str]) -> str:
     """A sentence for a name that doesn't exist, with the nearest that does."""
     near = get_close_matches(name, known, 1, 0.5)
     return f"{name}: no such parameter; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}")
+
+
+def choices(kind: Any) -> list[str]:
+    """The values of a parameter that has a few only."""
+    return list(get_args(kind)) if get_origin(kind) is Literal else []
 
 
 def preset_values(config: type[Config], preset: str) -> dict[str, Any]:
