@@ -24,6 +24,8 @@ def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         partial.write_bytes(serialize(whole, {"about": json.dumps(about)}))
         os.replace(partial, path)
+    except OSError as error:  # of a full disk, say, Python doesn't name the file
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -24,6 +24,7 @@ from sslbt.training.state import BEST, LAST, Epoch, Metrics, State
 from sslbt.training.stopping import Stop
 
 SAVE_EVERY = 60.0  # seconds; and after every epoch
+COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++")  # of which torch.compile needs one on a CPU
 
 
 class Task(Protocol):
@@ -164,11 +165,7 @@ def prepared(task: Task, device: torch.device, compiled: bool) -> nn.Module:
     module: nn.Module = _Loss(task)
     if parallel.size() > 1:
         module = DistributedDataParallel(module, forward_sync_buffers=False)
-    if (
-        compiled
-        and device.type == "cpu"
-        and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++")))
-    ):
+    if compiled and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         say("compile=true: no C++ compiler found, training goes on without; install g++ or clang")
     elif compiled:
         module.compile()

@@ -63,8 +63,9 @@ def test_a_failure_while_saving_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path if broken == "write_bytes" else os, broken, full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         checkpoint.save(path, {"a": torch.zeros(1)}, {"epoch": 2})
+    assert caught.value.filename == str(path)
     monkeypatch.undo()
     assert os.listdir(path.parent) == [path.name]
     tensors, about = checkpoint.load(path)
