@@ -17,7 +17,7 @@ class Probe:
     """Watches a pretraining: how well classes can be read off the frozen features of validation patients.
 
     Each patient family is judged by the other validation families only, so that no training label is read.
-    `probe/score`, the mean of both balanced accuracies, decides which epoch is the best.
+    By `probe/score`, the mean of both balanced accuracies, `training.state` finds the best epoch.
     """
 
     def __init__(self, slices: Tensor, labels: np.ndarray, families: np.ndarray, epochs: int) -> None:

@@ -52,7 +52,7 @@ def finetune(cfg: Finetune, run: Run) -> None:
     labels = chosen.label.to_numpy()
     if cfg.freeze or cfg.pretrained != SCRATCH:
         spread = cache.load(some(split.rows("train"), MOST_SPREAD), before["size"])
-        fit_head(model.to(device), spread, cache.load(rows, before["size"]), torch.from_numpy(labels))
+        fit_head(model.to(device), spread, cache.load(rows, before["size"]), torch.tensor(labels))
     watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)
 
     if cfg.freeze:  # the fitted layers are all there is to train

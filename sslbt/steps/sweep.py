@@ -26,7 +26,7 @@ from sslbt.tracking import children
 from sslbt.tracking.resume import GivenUp
 from sslbt.tracking.run import Run, start, step_key
 from sslbt.training.loop import Report, Schedule
-from sslbt.training.state import SCORE
+from sslbt.training.state import SCORE, steady
 from sslbt.training.stopping import Stop
 
 STEPS = {
@@ -156,10 +156,10 @@ def score_of(stage: str) -> str:
 
 def outcome(trial: FrozenTrial, stage: str) -> float:
     """A trial's score: a pretraining keeps its best epoch, a fine-tuning its last; not a number where there is none."""
-    scores = trial.intermediate_values
+    scores = [value for _, value in sorted(trial.intermediate_values.items())]
     if not scores:
         return math.nan
-    return scores[max(scores)] if stage == "finetune" else max(scores.values())
+    return scores[-1] if stage == "finetune" else max(steady(scores))
 
 
 def stop_if_hopeless(study: optuna.Study, wanted: int) -> None:

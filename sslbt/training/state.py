@@ -1,6 +1,7 @@
 """Where a training stands, as it is saved and found again."""
 
 import math
+import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -71,14 +72,25 @@ class State:
 
     @property
     def best(self) -> int | None:
-        """Number of the epoch with the highest score, the first of equals; None where nothing was scored."""
-        scored = [epoch for epoch in self.history if math.isfinite(epoch.metrics.get(SCORE, math.nan))]
-        return max(scored, key=lambda epoch: epoch.metrics[SCORE]).number if scored else None
+        """Number of the epoch with the highest steady score, the last of equals; None where nothing was scored."""
+        scored = self._steady
+        return max(scored, key=lambda number: (scored[number], number)) if scored else None
 
     @property
     def best_score(self) -> float:
-        """The highest score, not a number where nothing was scored."""
-        return math.nan if self.best is None else self.history[self.best].metrics[SCORE]
+        """The highest steady score, not a number where nothing was scored."""
+        return max(self._steady.values(), default=math.nan)
+
+    @property
+    def _steady(self) -> dict[int, float]:
+        scores = {epoch.number: epoch.metrics.get(SCORE, math.nan) for epoch in self.history}
+        scores = {number: score for number, score in scores.items() if math.isfinite(score)}
+        return dict(zip(scores, steady(list(scores.values())), strict=True))
+
+
+def steady(scores: list[float]) -> list[float]:
+    """The median of each score and the two before it: a few validation patients make single looks jump."""
+    return [statistics.median(scores[max(0, i - 2) : i + 1]) for i in range(len(scores))]
 
 
 def weights_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -138,7 +138,8 @@ def test_trials_are_child_runs_that_can_be_told_apart_and_the_best_is_named(worl
     assert sweep.data.tags["best_run"] == found.info.run_id
     assert sweep.data.tags["best_trial"] == str(best + 1)
     assert sweep.data.tags["best/learning_rate"] == found.data.params["config/learning_rate"]
-    assert sweep.data.metrics["sweep/best_score"] == found.data.metrics["probe/score"]
+    steady = near(pretended.seen[best][0], EPOCHS - 2)  # the median of the last three of ever better scores
+    assert sweep.data.metrics["sweep/best_score"] == pytest.approx(steady)
     curve = [point.value for point in world.store.get_metric_history(sweep.info.run_id, "sweep/best_score")]
     assert curve == sorted(curve)
     assert len(curve) == 4
@@ -328,7 +329,7 @@ def test_a_fine_tuning_is_judged_by_its_last_epoch_a_pretraining_by_its_best(wor
     scores = {
         stage: world.trials(world.sweep(pretended, stage=stage, trials=1)).score[0] for stage, pretended in both.items()
     }
-    assert scores == {"finetune": peaks(None, EPOCHS - 1), "pretrain-encoder": 0.5}
+    assert scores == {"finetune": peaks(None, EPOCHS - 1), "pretrain-encoder": 0.4}  # the highest median of three
 
 
 def test_the_number_of_trials_is_not_part_of_what_a_sweep_is(world, tmp_path):

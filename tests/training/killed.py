@@ -15,7 +15,7 @@ from toy import Toy
 
 from sslbt.training import loop
 
-STEPS, EPOCHS, SCORES = 60, 4, (0.2, 0.5, 0.1, 0.4)
+STEPS, EPOCHS, SCORES = 60, 4, (0.5, 0.5, 0.1, 0.1)
 MOMENTS = [(place, save) for save in (1, 2, 3, 4) for place in ("write", "replace", "replaced")]
 RANDOM_KILLS = 14
 

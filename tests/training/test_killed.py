@@ -33,5 +33,5 @@ def test_a_process_killed_at_any_time_continues_to_the_same_weights_and_leaves_n
         assert different(left(folder), whole) == set(), folder
         found = checkpoint.load(folder / "best.safetensors")
         assert different(found[0], best[0]) == set(), folder
-        assert found[1] == best[1] == {"epoch": 1}
+        assert found[1] == best[1] == {"epoch": 2}
     assert len(list(tmp_path.iterdir())) == 14

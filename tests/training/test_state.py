@@ -10,7 +10,7 @@ from torch import nn
 from sslbt.errors import UserError
 from sslbt.training import checkpoint
 from sslbt.training.schedule import Schedule
-from sslbt.training.state import LAST, Epoch, State, weights_of
+from sslbt.training.state import LAST, Epoch, State, steady, weights_of
 
 SCHEDULE = Schedule(3, 9, 0.01, seed=5)
 HISTORY = [Epoch(0, 1.5e9 + 0.123456, {"train/loss": 0.1, "probe/score": 0.5}), Epoch(1, 1.5e9 + 9, {})]
@@ -77,10 +77,24 @@ def test_an_epoch_that_ends_begins_the_next() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "best"), [((None, 0.2, 0.7, None, 0.7), 2), ((-1.0, None), 0), ((None, None), None), ((), None)]
+    ("scores", "best", "score"),
+    [
+        ((0.3, 0.9, 0.3, 0.8, 0.8, 0.2, 0.2), 5, 0.8),  # medians .3 .6 .3 .8 .8 .8 .2: one lucky look counts for little
+        ((0.1, 0.2, None, 0.3, 0.4, 0.5, 0.5, 0.1), 7, 0.5),  # .1 .15 - .2 .3 .4 .5 .5
+        ((0.5, 0.5, 0.5, 0.1, 0.1), 3, 0.5),
+        ((-1.0, None), 0, -1.0),
+        ((None, math.nan), None, math.nan),
+        ((), None, math.nan),
+    ],
 )
-def test_the_best_epoch_is_the_first_of_the_highest_scores(scores: tuple, best: int | None) -> None:
+def test_the_best_epoch_is_the_last_of_the_highest_steady_scores(scores: tuple, best: int | None, score: float) -> None:
     history = [Epoch(i, 0.0, {} if score is None else {"probe/score": score}) for i, score in enumerate(scores)]
     state = State(history)
     assert state.best == best
-    assert math.isnan(state.best_score) if best is None else state.best_score == scores[best]
+    assert state.best_score == pytest.approx(score, nan_ok=True)
+
+
+def test_a_steady_score_is_the_median_of_three() -> None:
+    scores = [0.3, 0.1, 0.9, 0.2, 0.4]
+    assert steady(scores) == pytest.approx([0.3, 0.2, 0.3, 0.2, 0.4])
+    assert steady([]) == []
