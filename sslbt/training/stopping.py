@@ -1,11 +1,13 @@
 """Ctrl-C and SIGTERM wait until a training is at rest."""
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
-from sslbt.terminal import say
+NOTICE = b"\nstopping after this step; Ctrl-C again stops at once, from the last checkpoint\n"
 
 
 class Stop:
@@ -31,5 +33,8 @@ class Stop:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.asked:
-            say("stopping after this step; Ctrl-C again stops at once, from the last checkpoint")
+            with contextlib.suppress(OSError):
+                os.write(
+                    2, NOTICE
+                )  # not `say`: it may be what this signal interrupts, and would refuse to be reentered
         self.asked = True

@@ -62,7 +62,7 @@ def test_the_same_command_continues_the_same_run(place, phantoms, undisturbed, n
     said = place.stop(training, number)
     (stopped,) = place.runs()
     if number != signal.SIGKILL:
-        assert training.returncode == 130
+        assert training.returncode == 130, said
         assert "the same command continues" in said
         assert "Traceback" not in said
         assert stopped.info.status == "KILLED"

@@ -175,10 +175,10 @@ def test_a_second_ctrl_c_interrupts_at_once(tmp_path: Path, whole: tuple, first:
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_sigterm_after_another_request_is_no_second_one(
-    tmp_path: Path, whole: tuple, first: int, capsys: pytest.CaptureFixture
+    tmp_path: Path, whole: tuple, first: int, capfd: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         Toy(ask_twice(first, signal.SIGTERM), SCORES).train(tmp_path)
     assert done(tmp_path) == 5
-    assert capsys.readouterr().err.count("stopping after this step") == 1
+    assert capfd.readouterr().err.count("stopping after this step") == 1
     goes_on(tmp_path, whole)
