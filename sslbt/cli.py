@@ -18,11 +18,14 @@ from sslbt.errors import UserError
 
 UNTRACKED = ("score", "serve")  # a run of their own only where `mlflow run` opened one
 PATIENCE = 10.0  # seconds
+_interrupted = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one entry point; 0, 2 for a mistake of the user's, 130 where it was interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # a job in the background is deaf to Ctrl-C
+            signal.signal(number, _interrupt)
     # Steps started from here find this very Python first.
     os.environ["PATH"] = str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", "")
     try:
@@ -89,7 +92,12 @@ def run_step(name: str, config: Config) -> None:
     from sslbt.tracking.run import start
 
     with together() if several else nullcontext(), start(config) as run:
-        step(config) if name in UNTRACKED else step(config, run)
+        try:
+            step(config) if name in UNTRACKED else step(config, run)
+        except Exception as error:
+            if _interrupted:  # in the middle of drawing, say, where libraries make another error of it
+                raise KeyboardInterrupt from error
+            raise
 
 
 class Parser(argparse.ArgumentParser):
@@ -113,4 +121,6 @@ def _first_in_a_while() -> bool:
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:
+    global _interrupted
+    _interrupted = True
     raise KeyboardInterrupt

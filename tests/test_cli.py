@@ -1,6 +1,7 @@
 """MLproject and the command line hold the same names and defaults; wrong values get a sentence."""
 
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 from pydantic_core import PydanticUndefined
 
 from sslbt.cli import main, parse
@@ -129,3 +131,28 @@ def test_pins_stand_in_one_file():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["dynamic"]["dependencies"]["file"] == "requirements.txt"
     assert "==" not in (ROOT / "Makefile").read_text() + (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_a_library_turns_into_another_error_is_one_still(tmp_path, number):
+    # As where it comes while matplotlib draws: a callback's KeyboardInterrupt becomes a ValueError.
+    script = f"""
+import os, sys
+import sslbt.cli, sslbt.steps.prepare
+
+def drawing(cfg, run):
+    try:
+        os.kill(os.getpid(), {int(number)})
+    except KeyboardInterrupt:
+        raise ValueError("could not draw") from None
+
+sslbt.steps.prepare.prepare = drawing
+sys.exit(sslbt.cli.main(["prepare", "--data", "sample:12"]))
+"""
+    own = {"SSLBT_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | own, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.endswith("sslbt: interrupted; the same command continues where this one stopped\n")
+    (run,) = MlflowClient(own["MLFLOW_TRACKING_URI"]).search_runs(["0"])
+    assert run.info.status == "KILLED"
