@@ -3,13 +3,34 @@
 A patient is a family here (see `sslbt.data.cache.family`): slices of what may be one person count as one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
-DRAWS = 2000
+from sslbt.evaluation.intervals import DRAWS, interval, p_value, resample, with_prior
+from sslbt.evaluation.measures import (
+    BINS,
+    Draws,
+    Measure,
+    calibration_gaps,
+    counted,
+    everything,
+    majority_and_mean,
+    of_slices_and_patients,
+)
+
+HEADLINES = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "macro_auroc",
+    "ece",
+    "brier",
+    "patient_accuracy",
+    "patient_balanced_accuracy",
+)  # whose intervals are worth logging
 Metrics = dict[str, float]
 
 
@@ -26,12 +47,14 @@ class Predictions:
     def predicted(self) -> np.ndarray:
         return self.probabilities.argmax(axis=1)
 
+    def only(self, which: np.ndarray) -> "Predictions":
+        """Of these slices: indices or a mask."""
+        return Predictions(self.labels[which], self.probabilities[which], self.families[which], self.files[which])
+
     def by_patient(self) -> "Predictions":
         """One row a family: the mean of its probabilities, and the class most of its slices have."""
-        probabilities = pd.DataFrame(self.probabilities).groupby(self.families).mean()
-        labels = pd.Series(self.labels).groupby(self.families).agg(lambda own: own.mode().iloc[0])
-        names = probabilities.index.to_numpy()
-        return Predictions(labels.to_numpy(), probabilities.to_numpy(), names, names)
+        names, rows = np.unique(self.families, return_inverse=True)
+        return Predictions(*majority_and_mean(self.labels, rows, self.probabilities), names, names)
 
     def table(self, classes: tuple[str, ...]) -> pd.DataFrame:
         """As people read it: file, family, class, predicted, p_..."""
@@ -46,120 +69,103 @@ class Predictions:
         probabilities = table[[f"p_{name}" for name in classes]].to_numpy(float)
         return Predictions(labels, probabilities, table.family.to_numpy(str), table.file.to_numpy(str))
 
+    @staticmethod
+    def read(table: pd.DataFrame) -> "Predictions":
+        """Undo `table`; the classes are those it has probabilities of."""
+        return Predictions.from_table(
+            table, tuple(name[2:] for name in table.columns.astype(str) if name.startswith("p_"))
+        )
 
-def evaluate(predictions: Predictions, classes: tuple[str, ...]) -> Metrics:
-    """All figures of one set of predictions; the headline ones with 95 % intervals, `_ci_low` and `_ci_high`."""
-    patients = predictions.by_patient()
-    labels, probabilities = predictions.labels, predictions.probabilities
-    metrics = headline(predictions) | {
-        "macro_auroc": macro_auroc(labels, probabilities),
-        "ece": expected_calibration_error(labels, probabilities),
-        "brier": float(np.square(probabilities - np.eye(len(classes))[labels]).sum(axis=1).mean()),
-        "patient_macro_auroc": macro_auroc(patients.labels, patients.probabilities),
-    }
-    for index, name in enumerate(classes):
-        if (labels == index).any():
-            metrics[f"recall_{name}"] = float((predictions.predicted[labels == index] == index).mean())
-    for name, draws in bootstrap(predictions).items():
-        metrics[f"{name}_ci_low"], metrics[f"{name}_ci_high"] = np.nanpercentile(draws, [2.5, 97.5]).tolist()
+
+def evaluate(predictions: Predictions, classes: Sequence[str]) -> Metrics:
+    """Every figure of one set of predictions, of slices and (`patient_...`) of patients; NaN where it has no meaning.
+
+    accuracy, balanced_accuracy, macro_f1, macro_auroc, macro_auprc, ece and brier; for each class, against the rest,
+    recall (sensitivity), specificity, auroc and auprc. Beside each its 95 % interval over patients, `_ci_low` and
+    `_ci_high` (see `sslbt.evaluation.intervals`).
+    """
+    metrics = _once(everything, predictions, classes)
+    for name, draws in bootstrap(predictions, classes).items():
+        point = metrics[name]
+        low, high = interval(draws, point)
+        if name.endswith("ece"):  # noise raises it: draws lie above the figure about as far as that above the truth
+            low = max(0.0, low - 2 * max(0.0, float(draws.mean()) - point))
+        metrics |= {f"{name}_ci_low": low, f"{name}_ci_high": high}
     return metrics
 
 
 def headline(predictions: Predictions) -> Metrics:
-    """Accuracy, balanced accuracy and macro F1 of slices; accuracy and balanced accuracy of patients."""
-    whole = np.ones((1, len(np.unique(predictions.families))))
-    return {name: float(draws[0]) for name, draws in _resampled(predictions, whole).items()}
+    """Accuracy, balanced accuracy and macro F1 of slices and of patients; scores need not be probabilities."""
+    return {name: value for name, value in _once(counted, predictions, ()).items() if name in HEADLINES}
 
 
-def macro_auroc(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Area under the ROC curve, one class against the rest, mean over classes that have both sides."""
-    areas = [
-        roc_auc_score(labels == index, probabilities[:, index])
-        for index in range(probabilities.shape[1])
-        if 0 < (labels == index).sum() < len(labels)
-    ]
-    return float(np.mean(areas)) if areas else float("nan")
-
-
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
+def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> float:
     """Gap between confidence and accuracy, over bins of equal width, weighed by size (Guo et al. 2017, eq. 3)."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    number = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(number, correct - confidence, bins)
+    gaps = calibration_gaps(labels, np.zeros_like(labels), probabilities, 1, bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def bootstrap(predictions: Predictions, draws: int = DRAWS, seed: int = 0) -> dict[str, np.ndarray]:
-    """Headline figures of `draws` samples of the patients, drawn with replacement; (draws,) each."""
-    patients = len(np.unique(predictions.families))
-    return _resampled(predictions, _weights(patients, draws, seed))
+def bootstrap(predictions: Predictions, classes: Sequence[str] = (), draws: int = DRAWS, seed: int = 0) -> Draws:
+    """Every figure in `draws` samples of the patients; those of single classes where classes are named."""
+    return _samples([predictions], classes, draws, seed)[0]
 
 
 def paired_difference(
-    ours: Predictions, theirs: Predictions, name: str, draws: int = DRAWS, seed: int = 0
+    ours: Predictions,
+    theirs: Predictions,
+    name: str,
+    classes: Sequence[str] = (),
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> np.ndarray:
-    """How much more `ours` has of a headline figure in the same samples of the same patients, (draws,).
+    """How much more `ours` has of a figure of `evaluate` in the same samples of the same patients, (draws,).
 
     Raises:
         ValueError: the two are not about the same slices.
     """
+    return _paired(ours, theirs, classes, draws, seed)[name]
+
+
+def paired_table(ours: Predictions, theirs: Predictions, classes: Sequence[str]) -> pd.DataFrame:
+    """Both on the same patients: name, ours, theirs, difference, low and high of its 95 % interval, and p.
+
+    Raises:
+        ValueError: the two are not about the same slices.
+    """
+    own, other = _once(everything, ours, classes), _once(everything, theirs, classes)
+    table = pd.DataFrame({"name": list(own), "ours": own.values(), "theirs": other.values()})
+    table["difference"] = table.ours - table.theirs
+    differences = _paired(ours, theirs, classes, DRAWS, seed=0)
+    ends = [interval(differences[name], gap) for name, gap in zip(table.name, table.difference, strict=True)]
+    table[["low", "high"]] = ends
+    table["p"] = [p_value(differences[name]) for name in table.name]
+    return table
+
+
+def _paired(ours: Predictions, theirs: Predictions, classes: Sequence[str], draws: int, seed: int) -> Draws:
     if _truth(ours) != _truth(theirs):
         raise ValueError("a paired comparison needs predictions of the same slices")
-    weights = _weights(len(np.unique(ours.families)), draws, seed)
-    return _resampled(ours, weights)[name] - _resampled(theirs, weights)[name]
+    in_order = [model.only(np.lexsort((model.families, model.files))) for model in (ours, theirs)]
+    own, other = _samples(in_order, classes, draws, seed)
+    return {name: own[name] - other[name] for name in own}
 
 
 def _truth(predictions: Predictions) -> list[tuple]:
     return sorted(zip(predictions.files, predictions.families, predictions.labels, strict=True))
 
 
-def _weights(patients: int, draws: int, seed: int) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(patients, np.full(patients, 1 / patients), size=draws).astype(float)
+def _samples(models: list[Predictions], classes: Sequence[str], draws: int, seed: int) -> list[Draws]:
+    """Every figure of each model in the same samples of patients; the models have the same slices in one order."""
+    names, rows = np.unique(models[0].families, return_inverse=True)
+    answers = [own.probabilities for own in models]
+    labels, rows, answers, weights = with_prior(models[0].labels, rows, *answers)
+    samples = resample(weights, len(names), draws, seed)
+    return [of_slices_and_patients(everything, labels, rows, own, samples, classes) for own in answers]
 
 
-def _resampled(predictions: Predictions, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Headline figures where family i (in sorted order) counts weights[:, i] times, (draws,) each."""
-    patients = predictions.by_patient()
-    slices = weights @ _hits(predictions, patients.families)
-    people = weights @ _hits(patients, patients.families)
-    return {
-        "accuracy": _accuracy(slices),
-        "balanced_accuracy": _balanced(slices),
-        "macro_f1": _macro_f1(slices),
-        "patient_accuracy": _accuracy(people),
-        "patient_balanced_accuracy": _balanced(people),
-    }
-
-
-def _hits(predictions: Predictions, order: np.ndarray) -> np.ndarray:
-    """Per family: slices of each class, those that were taken for it, those of it got right; (families, 3 classes)."""
-    classes = predictions.probabilities.shape[1]
-    counts = np.zeros((len(order), 3 * classes))
-    row = np.searchsorted(order, predictions.families)
-    np.add.at(counts, (row, predictions.labels), 1)
-    np.add.at(counts, (row, classes + predictions.predicted), 1)
-    np.add.at(counts, (row, 2 * classes + predictions.labels), predictions.predicted == predictions.labels)
-    return counts
-
-
-def _accuracy(counts: np.ndarray) -> np.ndarray:
-    total, _, right = np.split(counts, 3, axis=1)
-    return right.sum(axis=1) / total.sum(axis=1)
-
-
-def _balanced(counts: np.ndarray) -> np.ndarray:
-    """Mean recall of the classes that a sample holds."""
-    total, _, right = np.split(counts, 3, axis=1)
-    return _mean_of_held(right, total, total)
-
-
-def _macro_f1(counts: np.ndarray) -> np.ndarray:
-    """Mean F1 of the classes that a sample holds."""
-    total, taken, right = np.split(counts, 3, axis=1)
-    return _mean_of_held(2 * right, total + taken, total)
-
-
-def _mean_of_held(part: np.ndarray, whole: np.ndarray, total: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=total > 0).mean(axis=1, where=total > 0)
+def _once(measure: Measure, predictions: Predictions, classes: Sequence[str]) -> Metrics:
+    """Figures of the sample that holds everybody once."""
+    names, rows = np.unique(predictions.families, return_inverse=True)
+    whole = np.ones((1, len(names)))
+    found = of_slices_and_patients(measure, predictions.labels, rows, predictions.probabilities, whole, classes)
+    return {name: float(values[0]) for name, values in found.items()}
