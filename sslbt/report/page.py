@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,9 +12,14 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy import ndimage
 
 DPI = 192  # of figures: twice what a page shows, for sharp screens and print
 CSS_PIXELS = 96  # an inch
+OUTLINE, HEAT = (95, 211, 223), (255, 140, 0)  # of a tumour, and what spoke for a class
+OPAQUE = 0.65  # where the heat is 1
+QUALITY = 90  # of JPEG
+NBSP = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,40 @@ def grey(pixels: np.ndarray, alt: str, width: int) -> Picture:
     return Picture(_data_uri(out.getvalue()), alt, width)
 
 
+def overlay(pixels: np.ndarray, mask: np.ndarray | None, heat: np.ndarray | None, alt: str, width: int) -> Picture:
+    """A slice with heat in colour over it and a thin line around the mask. JPEG: coloured PNGs are four times as large.
+
+    Args:
+        pixels: (side, side) uint8.
+        mask: (side, side) bool; the line runs around it, not over it.
+        heat: (any, any) in [0, 1], stretched over the slice; 0 leaves it as it is.
+        alt: what the picture shows.
+        width: on the page.
+    """
+    seen: np.ndarray = np.repeat(pixels[:, :, None].astype(np.float32), 3, axis=2)
+    if heat is not None:
+        stretched = Image.fromarray(np.float32(heat)).resize(pixels.shape[::-1], Image.Resampling.BILINEAR)
+        share = OPAQUE * np.asarray(stretched)[:, :, None].clip(0, 1)
+        seen = (1 - share) * seen + share * np.array(HEAT, np.float32)
+    if mask is not None:
+        seen[ndimage.binary_dilation(mask, iterations=2) & ~mask] = OUTLINE
+    out = io.BytesIO()
+    Image.fromarray(seen.round().astype(np.uint8)).save(out, "JPEG", quality=QUALITY, subsampling=0)
+    return Picture(_data_uri(out.getvalue(), "jpeg"), alt, width)
+
+
+def share(value: float) -> str:
+    """A share in three digits."""
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """A share with its interval in brackets, where it has one."""
+    if math.isnan(low + high):
+        return share(value)
+    return f"{value:.3f} ({low:.3f}{NBSP}to{NBSP}{high:.3f})"  # lines may break before the bracket only
+
+
 def show(value: object) -> str:
     """Text as it is; numbers with a mark at the thousands, and four digits where they are no whole ones."""
     if isinstance(value, str):
@@ -90,5 +130,5 @@ def _environment() -> Environment:
     return environment
 
 
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _data_uri(content: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
