@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sslbt.data.files import fingerprint
-from sslbt.data.ingest import ABOUT, PIXELS, REFUSED, SIMILAR, TABLE, ingest
+from sslbt.data.ingest import ABOUT, MASKS, PIXELS, REFUSED, SIMILAR, TABLE, ingest
 from sslbt.data.mapped import Mapped
 from sslbt.data.preprocess import resize
 from sslbt.data.reading import SIDE
@@ -19,7 +19,7 @@ from sslbt.data.source import Source, cache_folder, locate, once
 from sslbt.errors import UserError
 from sslbt.terminal import progress
 
-FORMAT = 2  # raise it when what the cache holds changes
+FORMAT = 3  # raise it when what the cache holds changes
 TEXT = ("file", "patient", "family", "class", "plane", "sha256", "path")
 
 
@@ -27,11 +27,12 @@ TEXT = ("file", "patient", "family", "class", "plane", "sha256", "path")
 class Cache:
     """A prepared dataset.
 
-    `table` has a row per slice: file, patient, family, class, fold (the dataset's own, 0 where unknown), height,
-    width, plane (empty where unknown), low and high (darkest and brightest pixel in its file), sha256 (of pixels),
-    path (its file's, within the source), and label (index into `classes`, -1 where unlabelled). Row i belongs to
-    `pixels[i]`. `refused` lists what could not be used (path, reason); `similar` pairs of rows of different families
-    whose pictures show the same (first, second, likeness).
+    `table` has a row per slice: file, patient (empty where unknown), family, class, fold (the dataset's own, 0 where
+    unknown), height, width, plane (empty where unknown), low and high (darkest and brightest pixel in its file), sha256
+    (of pixels), path (its file's, within the source), tumour (share of the picture that its mask covers, NaN where
+    there is none), and label (index into `classes`, -1 where unlabelled). Row i belongs to `pixels[i]`. `refused` lists
+    what could not be used (path, reason); `similar` pairs of rows of different families whose pictures show the same
+    (first, second, likeness). The digest is over what trainings depend on, which masks and paths are not.
     """
 
     pixels: np.ndarray  # (slices, 256, 256) uint8, memory-mapped
@@ -42,6 +43,16 @@ class Cache:
     synthetic: bool  # a slice or more is a phantom
     classes: tuple[str, ...]
     folder: Path
+
+    @property
+    def unknown_patients(self) -> int:
+        """Slices of which nobody knows whose they are; each file of such counts as a family (`Source.anonymous`)."""
+        return int((self.table.patient == "").sum())
+
+    def masks(self, rows: np.ndarray) -> np.ndarray:
+        """Where the tumours of these slices are, (rows, 256, 256) bool; nowhere where the file doesn't say."""
+        packed = np.memmap(self.folder / MASKS, np.uint8, "r", shape=(len(self.table), SIDE, SIDE // 8))
+        return np.unpackbits(packed[rows], axis=2).view(bool)
 
     def resized(self, size: int) -> Mapped:
         """All slices at a size, (slices, size, size); made once, beside the cache."""
@@ -70,7 +81,10 @@ class Cache:
         """
         strange = [name for name in self.classes if name not in classes]
         if strange:
-            raise UserError(f"the classifier tells {', '.join(classes)} apart; the data also hold {strange[0]}")
+            raise UserError(
+                f"the classifier tells {', '.join(classes)} apart; the data also hold {strange[0]}: leave its slices "
+                "out, or without a class (annotations)"
+            )
         return replace(self, table=_labelled(self.table, classes), classes=classes)
 
 
@@ -82,7 +96,7 @@ def prepare(source: Source) -> Cache:
             listed); nothing is left behind.
     """
     place = locate(source)
-    known = [fingerprint(place), source.patient_pattern, source.on_bad, _content(source.annotations)]
+    known = [fingerprint(place), source.patient_pattern, source.on_bad, _content(source.annotations), source.anonymous]
     key = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
     return _open(once(cache_folder() / f"cache-{FORMAT}-{key}", lambda folder: ingest(folder, place, source)))
 
@@ -95,7 +109,9 @@ def _content(annotations: str) -> str:
 
 
 def _open(folder: Path) -> Cache:
-    table = pd.read_csv(folder / TABLE, dtype=dict.fromkeys(TEXT, str), keep_default_na=False)  # a patient "NA"
+    as_text = dict.fromkeys(TEXT, str)
+    # A patient may be called "NA"; only a share may be missing.
+    table = pd.read_csv(folder / TABLE, dtype=as_text, keep_default_na=False, na_values={"tumour": [""]})
     about = json.loads((folder / ABOUT).read_text())
     classes = tuple(about.pop("classes"))
     pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(len(table), SIDE, SIDE))

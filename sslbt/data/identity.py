@@ -23,7 +23,7 @@ class Identities:
     refused: list[Refused]
 
 
-def identify(table: pd.DataFrame, annotations: str, patient_pattern: str) -> Identities:
+def identify(table: pd.DataFrame, annotations: str, patient_pattern: str, anonymous: bool = False) -> Identities:
     """Tell patient and class of every slice.
 
     The patient is, first come first served: what the CSV says; what the pattern finds in the path; what the file says
@@ -36,6 +36,7 @@ def identify(table: pd.DataFrame, annotations: str, patient_pattern: str) -> Ide
             named by its path in the source or, where no two are alike, by its last part; a slice of a volume by
             `#` and its number after that. A slice it doesn't name, or names without a class, is unlabelled.
         patient_pattern: regular expression whose first group (else all of it) is the patient's number; "" for none.
+        anonymous: nobody need say whose a slice is; such has an empty patient instead of being refused.
 
     Raises:
         UserError: the CSV or the pattern can't be used, or the CSV names a file that is not there.
@@ -47,6 +48,11 @@ def identify(table: pd.DataFrame, annotations: str, patient_pattern: str) -> Ide
     for path, patient, label, folders in zip(paths, table.patient, table.label, _folders(paths), strict=True):
         try:
             patient, label = _identity(path, patient, label, folders, given, pattern)
+            if not patient and not anonymous:
+                raise UserError(
+                    f"{path}: whose slice is it? Give patient_pattern, such as '^(P[0-9]+)_' for P12_3.png, or "
+                    "annotations, a CSV with the columns file, patient and class; a split by patient needs it"
+                )
         except UserError as error:
             patient, label = "", ""
             found.refused.append(Refused(path, str(error)))
@@ -92,11 +98,6 @@ def _identity(
             raise UserError(
                 f"{path}: no class is known; put it into a folder of its class, or give annotations (a CSV)"
             )
-    if not patient:
-        raise UserError(
-            f"{path}: whose slice is it? Give patient_pattern, such as '^(P[0-9]+)_' for P12_3.png, or annotations, "
-            "a CSV with the columns file, patient and class; a split by patient needs it"
-        )
     if not re.fullmatch(r"(\w[\w .-]{0,59})?", label):
         raise UserError(
             f"{path}: class {label!r}: a letter or digit, then up to 59 more, spaces, '.', '-' and '_' are allowed"
@@ -124,7 +125,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _matched(pattern: re.Pattern[str], path: str) -> str:
     """The file's name is tried first, then its whole path; the number of a slice within its file is no part of it."""
-    file = _file(path)
+    file = file_of(path)
     found = pattern.search(PurePosixPath(file).name) or pattern.search(file)
     patient = found.group(1 if pattern.groups else 0) if found else ""
     if not patient:
@@ -165,10 +166,10 @@ class _Annotations:
 
 def _names(slice_: str) -> tuple[str, ...]:
     """The paths by which a CSV may call a slice, the more exact one first."""
-    return tuple(dict.fromkeys((slice_, _file(slice_))))
+    return tuple(dict.fromkeys((slice_, file_of(slice_))))
 
 
-def _file(slice_: str) -> str:
+def file_of(slice_: str) -> str:
     """The file that a slice lies in."""
     file, mark, number = slice_.rpartition("#")
     return file if mark and number.isdecimal() else slice_

@@ -11,14 +11,15 @@ import pandas as pd
 
 from sslbt.data.duplicates import similar_pairs
 from sslbt.data.files import File, count, iterate
-from sslbt.data.identity import class_order, family, identify, short_names
+from sslbt.data.identity import class_order, family, file_of, identify, short_names
 from sslbt.data.matlab import read_folds
 from sslbt.data.reading import SIDE, Refused, read_files
 from sslbt.data.source import Source
 from sslbt.errors import UserError
 from sslbt.terminal import progress, say
 
-PIXELS, TABLE, REFUSED, SIMILAR, ABOUT = "pixels.bin", "table.csv", "refused.csv", "similar.csv", "about.json"
+PIXELS, MASKS, TABLE, REFUSED = "pixels.bin", "masks.bin", "table.csv", "refused.csv"
+SIMILAR, ABOUT = "similar.csv", "about.json"
 CONTENT = ["file", "patient", "family", "class", "fold", "height", "width", "plane", "low", "high", "sha256"]
 FOLDS = "cvind.mat"
 SAID = 10  # refusals the terminal shows; all are in the table
@@ -37,25 +38,26 @@ def ingest(folder: Path, place: Path, source: Source) -> None:
     """
     refusals = _Refusals(source.on_bad == "skip")
     folds: dict[int, int] = {}
-    table = pd.DataFrame(_read(folder / PIXELS, place, folds, refusals), columns=FOUND)
-    everybody = identify(table, source.annotations, source.patient_pattern)
+    table = pd.DataFrame(_read(folder, place, folds, refusals), columns=FOUND)
+    everybody = identify(table, source.annotations, source.patient_pattern, source.anonymous)
     table["patient"], table["class"] = everybody.patients, everybody.classes
     refusals.add(*everybody.refused)
     refusals.add(*_contradictions(table[~table.path.isin(refusals.paths)]))
-    refusals.add(*_copies(table[~table.path.isin(refusals.paths)]))
+    refusals.add(*_copies(table[~table.path.isin(refusals.paths) & (table.patient != "")]))
     refusals.close()
 
     kept = ~table.path.isin(refusals.paths).to_numpy()
     if not kept.any():
         raise UserError(f"{place}: holds no slice that can be used; is it the right folder, the whole download?")
     _keep(folder / PIXELS, kept)
+    _keep(folder / MASKS, kept)
     synthetic = bool(table.synthetic[kept].any())
     table = table[kept].reset_index(drop=True)
     table["file"] = short_names(list(table.path))
-    table["family"] = table.patient.map(family)
+    table["family"] = table.patient.map(family).where(table.patient != "", table.file.map(file_of))
     table["fold"] = [folds.get(_number(path), 0) for path in table.path]
     content = table[CONTENT].to_csv(index=False, lineterminator="\n")  # on Windows too: same digest
-    table[[*CONTENT, "path"]].to_csv(folder / TABLE, index=False)
+    table[[*CONTENT, "path", "tumour"]].to_csv(folder / TABLE, index=False)
 
     pixels = np.memmap(folder / PIXELS, np.uint8, "r", shape=(len(table), SIDE, SIDE))
     similar_pairs(pixels, table.family.to_numpy()).to_csv(folder / SIMILAR, index=False)
@@ -68,11 +70,11 @@ def ingest(folder: Path, place: Path, source: Source) -> None:
     (folder / ABOUT).write_text(json.dumps(about))
 
 
-FOUND = ["path", "sha256", "height", "width", "low", "high", "patient", "label", "plane", "synthetic"]
+FOUND = ["path", "sha256", "height", "width", "low", "high", "patient", "label", "plane", "synthetic", "tumour"]
 
 
-def _read(pixels: Path, place: Path, folds: dict[int, int], refusals: "_Refusals") -> Iterator[tuple]:
-    """A row a slice; its pixels go to a file, fold numbers into `folds`."""
+def _read(folder: Path, place: Path, folds: dict[int, int], refusals: "_Refusals") -> Iterator[tuple]:
+    """A row a slice; its pixels and its mask go to a file each, fold numbers into `folds`."""
 
     def slices() -> Iterator[File]:
         for name, reader in progress(iterate(place), f"reading {place.name}", "files", count(place)):
@@ -81,12 +83,13 @@ def _read(pixels: Path, place: Path, folds: dict[int, int], refusals: "_Refusals
             else:
                 yield name, reader
 
-    with open(pixels, "wb") as out:
+    with open(folder / PIXELS, "wb") as pixels, open(folder / MASKS, "wb") as masks:
         for found in read_files(slices()):
             if isinstance(found, Refused):
                 refusals.add(found)
             else:
-                out.write(found.pixels.tobytes())
+                pixels.write(found.pixels.tobytes())
+                masks.write(found.mask.tobytes())
                 yield tuple(getattr(found, name) for name in FOUND)
 
 
@@ -125,7 +128,7 @@ def _contradictions(table: pd.DataFrame) -> Iterator[Refused]:
     """Slices of patients with two classes, and paths that two slices have (in two zips of one folder)."""
     for path in table.path[table.path.duplicated()]:
         yield Refused(path, f"{path}: two files are called so, in different zips; rename one of them")
-    labelled = table[table["class"] != ""]
+    labelled = table[(table["class"] != "") & (table.patient != "")]
     for patient, own in labelled.groupby("patient"):
         names = class_order(list(own["class"]))
         if len(names) > 1:
@@ -143,15 +146,15 @@ def _copies(table: pd.DataFrame) -> Iterator[Refused]:
         yield Refused(path, f"{path}: the same picture as {original}, of the same patient; remove one of them")
 
 
-def _keep(pixels: Path, kept: np.ndarray) -> None:
-    """Take out the pixels of slices that turned out to be unusable after they were read."""
+def _keep(file: Path, kept: np.ndarray) -> None:
+    """Take out what a file holds of slices that turned out to be unusable after they were read."""
     if kept.all():
         return
-    whole = np.memmap(pixels, np.uint8, "r", shape=(len(kept), SIDE, SIDE))
-    with open(pixels.with_suffix(".kept"), "wb") as out:
+    whole = np.memmap(file, np.uint8, "r").reshape(len(kept), -1)
+    with open(file.with_suffix(".kept"), "wb") as out:
         for row in np.flatnonzero(kept):
             out.write(whole[row].tobytes())
-    os.replace(pixels.with_suffix(".kept"), pixels)
+    os.replace(file.with_suffix(".kept"), file)
 
 
 def _number(path: str) -> int:

@@ -23,22 +23,23 @@ USERBLOCK = b"MATLAB 7.3 MAT-file, HDF5 schema 1.00 .".ljust(116) + b"\0" * 8 + 
 
 
 def read_mat(data: bytes, name: str) -> Slice:
-    """The slice of one file, whose it is and what it shows.
+    """The slice of one file: whose it is, what it shows and where, as far as the file says.
 
     Raises:
-        UserError: truncated or not MATLAB v7.3, a field is missing, the label is not 1, 2 or 3, or the PID is empty
-            or no text.
+        UserError: truncated or not MATLAB v7.3, image or label is missing, the label is not 1, 2 or 3, the PID is no
+            text, or the tumour mask is of another size than the image.
     """
     with _fields(data, name) as fields:
         pixels = _numbers(_field(fields, "image"), data).T  # HDF5 holds MATLAB's columns as rows
         label = float(_numbers(_field(fields, "label"), data).flat[0])
-        patient = "".join(chr(code) for code in _numbers(_field(fields, "PID"), data).flat if code).strip()
+        patient = _text(fields, "PID", data)
         synthetic = h5py.h5a.exists(fields, b"synthetic")
+        mask = _mask(fields, pixels, data, name)
     if label not in (1, 2, 3):
         raise UserError(f"{name}: label {label:g} is none of 1 (meningioma), 2 (glioma), 3 (pituitary tumour)")
-    if not patient or not patient.isprintable():
-        raise UserError(f"{name}: the patient number (PID) is empty or no text; a split by patient needs it")
-    return Slice(pixels, patient, CLASSES[int(label) - 1], synthetic=synthetic)
+    if not patient.isprintable():
+        raise UserError(f"{name}: the patient number (PID) is no text; correct it, a split by patient needs it")
+    return Slice(pixels, patient, CLASSES[int(label) - 1], synthetic=synthetic, mask=mask)
 
 
 def read_image(data: bytes, name: str) -> np.ndarray:
@@ -72,6 +73,23 @@ def _fields(data: bytes, name: str) -> Iterator[h5py.h5g.GroupID]:
         raise UserError(
             f"{name}: truncated or not a file of the dataset ({first_line(error)}); download it again"
         ) from error
+
+
+def _text(fields: h5py.h5g.GroupID, name: str, data: bytes) -> str:
+    """MATLAB's text, a number a letter; empty where the field is missing."""
+    if not fields.links.exists(name.encode()):
+        return ""
+    return "".join(chr(code) for code in _numbers(_field(fields, name), data).flat if code).strip()
+
+
+def _mask(fields: h5py.h5g.GroupID, pixels: np.ndarray, data: bytes, name: str) -> np.ndarray | None:
+    """Where the tumour is, (height, width) bool, if the file says so."""
+    if not fields.links.exists(b"tumorMask"):
+        return None
+    field = _field(fields, "tumorMask")
+    if field.shape != pixels.T.shape:
+        raise UserError(f"{name}: tumorMask of shape {field.shape[::-1]}, image of {pixels.shape}; correct the mask")
+    return _numbers(field, data).T > 0
 
 
 # HDF5 can send its reader to other files of the machine: what is opened must lie in this very file. The calls below

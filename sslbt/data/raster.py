@@ -5,19 +5,23 @@ import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageSequence, UnidentifiedImageError
 
 from sslbt.data.slices import MAX_PIXELS, Slice, first_line
 from sslbt.errors import UserError
 
 warnings.filterwarnings("ignore", module="PIL")  # it warns of damage and of size, which are told of here
 
+# A picture is coloured if more than SHARE of its pixels have channels that differ by more than TINT of its range.
+# JPEG's loss, a scanner's noise and a coloured arrow or name on a grey slice stay below.
+SHARE, TINT = 1 / 200, 1 / 8
+
 
 def read_raster(data: bytes, name: str) -> Iterator[Slice]:
-    """Every picture of the file; colours become grey (ITU-R 601).
+    """Every picture of the file. Grey ones may be stored as colours: they become what they are (ITU-R 601).
 
     Raises:
-        UserError: no readable picture, or one larger than 64 megapixels.
+        UserError: no readable picture, or one larger than 64 megapixels or in colours.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as file:
@@ -25,7 +29,7 @@ def read_raster(data: bytes, name: str) -> Iterator[Slice]:
             for number, picture in enumerate(ImageSequence.Iterator(file), 1):
                 if picture.width * picture.height > MAX_PIXELS:
                     raise UserError(f"{name}: {picture.height} x {picture.width} pixels is more than can be read")
-                yield Slice(_grey(picture), number=number if several else 0)
+                yield Slice(_grey(picture, name), number=number if several else 0)
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -36,7 +40,18 @@ def read_raster(data: bytes, name: str) -> Iterator[Slice]:
         raise UserError(f"{name}: damaged PNG, JPEG or TIFF ({first_line(error)}); export it again") from error
 
 
-def _grey(picture: Image.Image) -> np.ndarray:
+def _grey(picture: Image.Image, name: str) -> np.ndarray:
     if picture.mode in ("L", "F") or picture.mode.startswith("I"):
         return np.array(picture)
+    if _coloured(picture):
+        raise UserError(f"{name}: a picture in colours; MRI slices are grey, export the slice without colours")
     return np.array(picture.convert("L"))
+
+
+def _coloured(picture: Image.Image) -> bool:
+    red, green, blue = picture.convert("RGB").split()
+    most = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    least = ImageChops.darker(ImageChops.darker(red, green), blue)
+    span = np.ptp([least.getextrema(), most.getextrema()])
+    pixels = np.array(ImageChops.subtract(most, least).histogram())  # by how much their channels differ
+    return bool(pixels[int(TINT * span) + 1 :].sum() > SHARE * pixels.sum())

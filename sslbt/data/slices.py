@@ -21,6 +21,7 @@ class Slice:
     plane: str = ""  # axial, coronal or sagittal
     synthetic: bool = False  # a phantom, see `matlab.write_mat`
     number: int = 0  # 1, 2, ... where a file holds several
+    mask: np.ndarray | None = None  # (height, width) bool, where the tumour is, upright like the pixels
 
 
 def check_pixels(pixels: np.ndarray, name: str) -> np.ndarray:

@@ -23,6 +23,7 @@ class Source:
     annotations: str = ""  # a CSV of file, patient, class
     patient_pattern: str = ""  # regular expression for the patient in a file's path
     on_bad: str = "stop"  # or skip: leave out what can't be used, and say so
+    anonymous: bool = False  # take slices of unknown patients too: good enough to judge by, never to train on
     base_url: str = BASE_URL
 
     @property

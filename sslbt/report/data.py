@@ -39,7 +39,8 @@ def data_report(cache: Cache, split: Split, found: Audit, source: str) -> str:
         found: the audit of that split.
         source: where the slices come from, as the user called it.
     """
-    table = cache.table.assign(part=split.table.part.to_numpy())
+    whose = cache.table.patient.where(cache.table.patient != "", cache.table.family)
+    table = cache.table.assign(part=split.table.part.to_numpy(), patient=whose)
     classes = [(name, table[table.label == label]) for label, name in enumerate(cache.classes)]
     if (table.label < 0).any():
         classes.append(("unlabelled", table[table.label < 0]))
@@ -51,8 +52,8 @@ def data_report(cache: Cache, split: Split, found: Audit, source: str) -> str:
         f"Data report: {PurePath(source).name or source}",
         cache.synthetic,
         [("data", cache.digest), ("split", f"{split.name} {split.hash}"), ("from", source)],
-        numbers=_numbers(cache),
-        warnings=[*_leaks(split, found), *_warnings(table, classes)],
+        numbers=_numbers(table, cache),
+        warnings=[*_leaks(split, found), *_warnings(table, classes, cache.unknown_patients)],
         by_class=_by_class(table, classes),
         by_part=_by_part(classes),
         side=cache.pixels.shape[1],
@@ -71,8 +72,8 @@ def data_report(cache: Cache, split: Split, found: Audit, source: str) -> str:
     )
 
 
-def _numbers(cache: Cache) -> list[tuple[str, int]]:
-    table, labelled = cache.table, int((cache.table.label >= 0).sum())
+def _numbers(table: pd.DataFrame, cache: Cache) -> list[tuple[str, int]]:
+    labelled = int((table.label >= 0).sum())
     return [
         ("slices", len(table)),
         ("patients", table.patient.nunique()),
@@ -80,6 +81,7 @@ def _numbers(cache: Cache) -> list[tuple[str, int]]:
         ("classes", len(cache.classes)),
         ("labelled", labelled),
         ("unlabelled", len(table) - labelled),
+        ("tumours outlined", int(table.tumour.notna().sum())),
         ("refused", len(cache.refused)),
     ]
 
@@ -89,7 +91,12 @@ def _leaks(split: Split, found: Audit) -> list[str]:
     return leaks + ([split.warning] if split.warning else [])
 
 
-def _warnings(table: pd.DataFrame, classes: Classes) -> Iterator[str]:
+def _warnings(table: pd.DataFrame, classes: Classes, unknown: int) -> Iterator[str]:
+    if unknown:
+        yield (
+            f"whose they are is not known of {show(unknown)} of {show(len(table))} slices: each file of them counts as "
+            "a patient of its own, so intervals are too narrow, and nobody can tell whether a training saw the patient"
+        )
     labelled = [(name, own) for name, own in classes if len(own) and own.label.iloc[0] >= 0]
     for name, own in labelled:
         if (families := own.family.nunique()) < FEW_FAMILIES:
@@ -102,7 +109,7 @@ def _warnings(table: pd.DataFrame, classes: Classes) -> Iterator[str]:
             share = f"{largest.index[0]} has {largest.iloc[0] / len(own):.0%} of its slices"
             more = f", and {above - 1} more above {LARGE_SHARE:.0%}" if above > 1 else ""
             yield f"class {name}: patient {share} ({show(largest.iloc[0])} of {show(len(own))}){more}"
-    if len(table) > MANY_SLICES and table.patient.is_unique:
+    if len(table) > MANY_SLICES and table.patient.is_unique and not unknown:
         yield "every patient has exactly one slice: is the patient pattern right?"
     sizes = sorted((len(own), name) for name, own in labelled)
     if sizes and sizes[-1][0] > IMBALANCE * sizes[0][0]:
@@ -196,7 +203,7 @@ def _pairs(pixels: np.ndarray, pairs: pd.DataFrame) -> Table | None:
 
     def side(pair: dict, which: str) -> tuple[Picture, str]:
         file, patient, part = (pair[f"{which}_{name}"] for name in ("file", "patient", "part"))
-        return grey(pixels[pair[which]], "", 72), f"{file}, patient {patient}, {part}"
+        return grey(pixels[pair[which]], "", 72), f"{file}, patient {patient or 'unknown'}, {part}"
 
     rows = [
         (*side(pair, "first"), *side(pair, "second"), "yes" if pair["leak"] else "no", pair["likeness"])

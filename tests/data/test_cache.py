@@ -271,6 +271,9 @@ def test_the_sample_is_made_once_and_marked_synthetic(
     assert cache.table.patient.nunique() == 9
     assert made == [90]
     assert locate(Source("sample")).parent == home
+    masks = cache.masks(np.arange(len(cache.table)))
+    np.testing.assert_allclose(masks.mean((1, 2)), cache.table.tumour)
+    assert 0 < masks.mean((1, 2)).min() < masks.mean((1, 2)).max() < 0.3
     copy = shutil.copytree(locate(Source("sample")), tmp_path / "copy", copy_function=shutil.copyfile)
     assert prepare(Source(str(copy))).digest == cache.digest
     assert prepare(Source(str(copy))).synthetic
@@ -341,3 +344,11 @@ def test_resizing_cut_short_leaves_nothing_behind(slices: Path, home: Path, monk
             cache.resized(48)
     assert left(home) == before
     assert cache.resized(48).pixels.any()
+
+
+def test_a_class_that_a_classifier_does_not_know_is_named(slices: Path) -> None:
+    cache = prepare(Source(str(slices)))
+    told = cache.with_classes(("pituitary", "cyst", "glioma", "meningioma"))
+    assert [told.classes[label] for label in told.table.label] == list(told.table["class"])
+    with pytest.raises(UserError, match=r"tells glioma, pituitary apart; the data also hold meningioma: leave"):
+        cache.with_classes(("glioma", "pituitary"))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from sslbt.data import formats, matlab, raster, slices
 from sslbt.data.formats import decode
@@ -113,10 +114,76 @@ def test_grey_stored_as_colour_is_grey_again(mode: str) -> None:
     np.testing.assert_array_equal(decode(encode(GREY, "PNG", mode), "a"), GREY)
 
 
-def test_colour_becomes_luma() -> None:
-    colour = RNG.integers(0, 256, (20, 31, 3)).astype(np.uint8)
+# What has colours is no MRI slice, but many a slice is stored as if it had.
+
+SMOOTH = (np.add.outer(np.arange(200), np.arange(240)) / 2 + 20).astype(np.uint8)
+STEPS = np.kron(RNG.integers(0, 256, (10, 12)), np.ones((20, 20))).astype(np.uint8)  # edges, which JPEG blurs
+RED, YELLOW, DULL = (255, 0, 0), (255, 255, 0), (150, 110, 90)
+
+
+def stained(share: float, colour: tuple[int, int, int]) -> np.ndarray:
+    """A grey slice with a square in a colour that covers this share of it."""
+    pixels = np.repeat(SMOOTH[..., None], 3, axis=2)
+    side = round((share * SMOOTH.size) ** 0.5)
+    pixels[50 : 50 + side, 70 : 70 + side] = colour
+    return pixels
+
+
+@pytest.mark.parametrize("grey", [SMOOTH, STEPS, SMOOTH // 16 + 7], ids=["smooth", "steps", "faint"])
+@pytest.mark.parametrize(
+    ("form", "mode", "how", "loss"),
+    [
+        ("JPEG", "RGB", {"quality": 75}, 30),
+        ("JPEG", "RGB", {"quality": 75, "subsampling": 0}, 30),
+        ("JPEG", "CMYK", {"quality": 75}, 40),
+        ("PNG", "P", {}, 0),
+        ("PNG", "RGBA", {}, 0),
+        ("TIFF", "CMYK", {}, 0),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}, 0),
+    ],
+)
+def test_grey_is_grey_however_it_is_stored(grey: np.ndarray, form: str, mode: str, how: dict, loss: int) -> None:
+    found = decode(encode(grey, form, mode, **how), "a").astype(int)
+    assert abs(found - grey).max() <= loss
+
+
+def test_grey_of_a_camera_whose_channels_have_noise_of_their_own() -> None:
+    noisy = (np.repeat(SMOOTH[..., None], 3, axis=2) + RNG.normal(0, 4, (*SMOOTH.shape, 3))).clip(0, 255)
+    assert decode(encode(noisy.astype(np.uint8), "JPEG", quality=75), "a").shape == SMOOTH.shape
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_coloured_arrow_on_a_grey_slice_turns_grey(form: str) -> None:
+    colour = stained(0.003, YELLOW)
     luma = colour @ [0.299, 0.587, 0.114]  # ITU-R 601
-    assert abs(decode(encode(colour, "PNG"), "a") - luma).max() <= 1
+    found = decode(encode(colour, form), "a")
+    assert np.median(abs(found - luma)) <= 1
+    if form == "PNG":
+        assert abs(found - luma).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("colour", "form", "mode"),
+    [
+        (stained(0.01, RED), "PNG", "RGB"),
+        (stained(0.01, RED), "PNG", "P"),
+        (stained(0.01, RED), "PNG", "RGBA"),
+        (stained(0.02, YELLOW), "JPEG", "CMYK"),
+        (stained(0.02, DULL), "JPEG", "RGB"),
+        ((SMOOTH[..., None] * np.array([1, 0.8, 0.6])).astype(np.uint8), "TIFF", "RGB"),  # sepia
+        (np.stack([SMOOTH, 255 - SMOOTH, SMOOTH[::-1]], 2), "PNG", "RGB"),
+        (np.stack([SMOOTH, 255 - SMOOTH, SMOOTH[::-1]], 2) // 20, "PNG", "RGB"),  # in the dark
+        (RNG.integers(0, 256, (20, 31, 3)).astype(np.uint8), "PNG", "RGB"),
+        *[(picture, "JPEG", "RGB") for picture in load_sample_images().images],  # a temple, a flower
+    ],
+)
+def test_a_picture_in_colours_is_refused(colour: np.ndarray, form: str, mode: str) -> None:
+    sentence = refused(encode(colour, form, mode), decode)
+    assert sentence == "a picture in colours; MRI slices are grey, export the slice without colours"
+
+
+def test_sixteen_bits_have_no_colours_to_look_for() -> None:
+    assert decode(encode(DEEP, "PNG"), "a").dtype == np.uint16
 
 
 def test_one_bit_is_black_and_white() -> None:
@@ -184,7 +251,7 @@ def test_a_matlab_5_file_says_how_to_save_it() -> None:
     assert "-v7.3" in refused(header, decode)
 
 
-@pytest.mark.parametrize("field", ["image", "label", "PID"])
+@pytest.mark.parametrize("field", ["image", "label"])
 def test_a_missing_field_is_named(field: str) -> None:
     assert f"{field} is missing" in refused(mat(**{field: None}))
 
@@ -226,9 +293,63 @@ def test_a_label_outside_the_classes_is_refused(label: float) -> None:
     assert f"label {label:g} is none of 1" in refused(mat(label=np.array([[label]])))
 
 
-@pytest.mark.parametrize("codes", [[0, 0], [32], [], [0xD800], [7]], ids=["zeros", "blank", "none", "half", "bell"])
+@pytest.mark.parametrize("codes", [[0xD800], [7]], ids=["half", "bell"])
 def test_a_patient_number_that_is_no_text_is_refused(codes: list[int]) -> None:
-    assert "(PID) is empty or no text" in refused(mat(PID=np.array(codes, np.uint16)))
+    assert "(PID) is no text" in refused(mat(PID=np.array(codes, np.uint16)))
+
+
+@pytest.mark.parametrize("codes", [[0, 0], [32], [], None], ids=["zeros", "blank", "none", "no field"])
+def test_a_file_need_not_say_whose_it_is(codes: list[int] | None) -> None:
+    assert read_mat(mat(PID=None if codes is None else np.array(codes, np.uint16)), "1.mat").patient == ""
+
+
+# Where the tumour is.
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, bool, np.float64])
+def test_a_tumour_mask_is_read_upright(dtype: type) -> None:
+    mask = RNG.random(DEEP.shape) < 0.3
+    found = read_mat(mat(tumorMask=mask.T.astype(dtype)), "1.mat").mask
+    assert found is not None
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, mask)
+
+
+def test_a_tumour_mask_is_packed_as_matlab_does() -> None:
+    mask = np.zeros((300, 200), bool)
+    mask[120:160, 30:90] = True
+
+    def packed(f: h5py.File) -> None:
+        how = {"chunks": (64, 128), "compression": "gzip"}
+        f.create_dataset("cjdata/image", data=RNG.integers(0, 900, (200, 300)).astype(np.int16), **how)
+        f.create_dataset("cjdata/tumorMask", data=mask.T.astype(np.uint8), **how)
+
+    found = read_mat(mat(packed, image=None), "1.mat")
+    np.testing.assert_array_equal(found.mask, mask)
+    assert found.pixels.shape == (300, 200)
+
+
+def test_a_file_need_not_say_where_its_tumour_is() -> None:
+    assert read_mat(mat(), "1.mat").mask is None
+
+
+@pytest.mark.parametrize("shape", [DEEP.shape, (32, 20), (31, 20, 1), (2,)])
+def test_a_tumour_mask_of_another_picture_is_refused(shape: tuple[int, ...]) -> None:
+    data = mat(tumorMask=np.zeros(shape, np.uint8))
+    assert f"tumorMask of shape {shape[::-1]}, image of {DEEP.shape}; correct the mask" in refused(data)
+
+
+def test_who_asks_for_pixels_alone_is_not_held_up_by_a_mask() -> None:
+    for mask in (np.zeros((3, 3), np.uint8), np.array([b"none"])):
+        np.testing.assert_array_equal(decode(mat(tumorMask=mask), "1.mat"), DEEP.astype(np.int16))
+    assert "not a file of the dataset" in refused(mat(tumorMask=np.array([b"none"])))
+
+
+def test_a_mask_in_another_file_is_not_fetched(tmp_path: Path) -> None:
+    def link(f: h5py.File) -> None:
+        f["cjdata/tumorMask"] = h5py.ExternalLink(str(tmp_path / "secret.mat"), "/cjdata/tumorMask")
+
+    assert "tumorMask is missing or a link" in refused(mat(link))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -34,8 +34,10 @@ def told(
     return list(zip(found.patients, found.classes, strict=True))
 
 
-def run(paths: list[str], annotations: str = "", pattern: str = "", patient: str = "", label: str = "") -> Identities:
-    return identify(pd.DataFrame({"path": paths, "patient": patient, "label": label}), annotations, pattern)
+def run(
+    paths: list[str], annotations: str = "", pattern: str = "", patient: str = "", label: str = "", **more: bool
+) -> Identities:
+    return identify(pd.DataFrame({"path": paths, "patient": patient, "label": label}), annotations, pattern, **more)
 
 
 def mistake(*arguments: str | list[str]) -> str:
@@ -125,6 +127,13 @@ def test_without_folder_csv_or_a_word_in_the_file_no_class_is_known() -> None:
 
 def test_a_slice_of_nobody_is_refused() -> None:
     assert "whose slice is it? Give patient_pattern" in refused(["glioma/1.png", "cyst/P2/1.png"])
+
+
+def test_a_slice_of_nobody_is_taken_where_that_is_good_enough() -> None:
+    found = run(["glioma/1.png", "cyst/P2/1.png"], anonymous=True)
+    assert (found.patients, found.classes, found.refused) == (["", "P2"], ["glioma", "cyst"], [])
+    (one,) = run(["glioma/1.png", "2.png"], anonymous=True).refused
+    assert "2.png: no class is known" in one.reason
 
 
 def test_a_pattern_is_tried_on_the_name_first_then_on_the_path() -> None:

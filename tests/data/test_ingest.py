@@ -26,6 +26,7 @@ from sslbt.data.cache import Cache, prepare
 from sslbt.data.matlab import USERBLOCK
 from sslbt.data.reading import FEW, normalise
 from sslbt.data.source import Source
+from sslbt.data.splits import make_split
 from sslbt.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # outside of tests it is silent
@@ -327,14 +328,20 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "a web page": ("glioma/P5_1.png", b"<html>404</html>", "no .mat, DICOM, NIfTI, PNG, JPEG or TIFF"),
     "not HDF5": ("glioma/P5_1.mat", b"\0" * 512 + b"no HDF5" * 99, "no .mat, DICOM"),
     "MATLAB v5": ("glioma/P5_1.mat", b"MATLAB 5.0 MAT-file".ljust(600), "MATLAB v5 file; save it with -v7.3"),
-    **{
-        f"no {name}": ("glioma/P5_1.mat", mat(**{name: None}), f"{name} is missing")
-        for name in ("image", "label", "PID")
-    },
+    **{f"no {name}": ("glioma/P5_1.mat", mat(**{name: None}), f"{name} is missing") for name in ("image", "label")},
     "label 7": ("glioma/P5_1.mat", mat(label=np.array([[7.0]])), "label 7 is none of 1 (meningioma), 2"),
     "label NaN": ("glioma/P5_1.mat", mat(label=np.array([[np.nan]])), "label nan is none of 1"),
-    "PID empty": ("glioma/P5_1.mat", mat(PID=np.zeros((0, 1), np.uint16)), "the patient number (PID) is empty"),
-    "PID of zeros": ("glioma/P5_1.mat", mat(PID=np.zeros((2, 1), np.uint64)), "the patient number (PID) is empty"),
+    "PID no text": ("glioma/P5_1.mat", mat(PID=np.full((2, 1), 7, np.uint16)), "the patient number (PID) is no text"),
+    "mask of another picture": (
+        "glioma/P5_1.mat",
+        mat(tumorMask=np.zeros((40, 31), np.uint8)),
+        "tumorMask of shape (31, 40), image of (40, 31); correct the mask",
+    ),
+    "in colours": (
+        "glioma/P5_1.png",
+        encoded(noise(5, (40, 31, 3)).astype(np.uint8), "PNG"),
+        "a picture in colours; MRI slices are grey",
+    ),
     "NaN in a .mat": ("glioma/P5_1.mat", mat(image=hole(np.nan)), "holds pixels that are not finite"),
     "infinity in a TIFF": ("glioma/P5_1.tif", encoded(hole(-np.inf), "TIFF"), "holds pixels that are not finite"),
     "too wide a range": (
@@ -353,7 +360,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
             mat(**{name: lambda group, name, s=shape, b=shuffled: hdf5_bomb(group, name, s, shuffle=b)}),
             "a damaged block of pixels",
         )
-        for name, shape in (("image", (40, 40)), ("PID", (4, 1)), ("label", (1, 1)))
+        for name, shape in (("image", (40, 40)), ("PID", (4, 1)), ("label", (1, 1)), ("tumorMask", (31, 40)))
         for shuffled in (False, True)
     },
     "no class": ("P5_1.png", png(5), "no class is known; put it into a folder of its class"),
@@ -470,6 +477,122 @@ def test_one_bad_file_of_many_stops_the_others(home: Path, tmp_path: Path) -> No
     cache = prepare(Source(str(place), patient_pattern=BY_NAME, on_bad="skip"))
     assert list(cache.refused.path) == ["glioma/P80_1.png"]
     check_rows(cache, {f"glioma/P{i}_1.png": noise(i, (16, 16)).astype(np.uint8) for i in range(FEW + 60) if i != 80})
+
+
+# Slices of nobody knows whom, to judge a classifier by.
+
+
+@pytest.fixture
+def nobodys(tmp_path: Path) -> Path:
+    """Pictures in folders of their classes, one of them twice, a file without a number, and one patient."""
+    same = png(3)
+    contents = {"cyst/a.png": png(1), "cyst/b.png": png(2), "glioma/a.png": same, "glioma/c.png": same}
+    contents |= {"glioma/d.mat": mat(PID=None), "glioma/e.dcm": dicom(noise(4)), "cyst/f.dcm": dicom(noise(5), "MR7B")}
+    return lay(
+        tmp_path / "in", contents | {"cyst/scan.nii.gz": nifti(noise(6, (60, 24)).astype(np.int16).reshape(2, 30, 24))}
+    )
+
+
+def test_slices_of_unknown_patients_are_refused_unless_asked_for(home: Path, nobodys: Path) -> None:
+    sentence = refused(home, nobodys)
+    assert sentence.startswith("cyst/a.png: whose slice is it? Give patient_pattern")
+    cache = prepare(Source(str(nobodys), on_bad="skip"))
+    assert (list(cache.table.patient), cache.unknown_patients) == (["MR7B"], 0)
+    assert len(cache.refused) == 8
+    assert prepare(Source(str(nobodys), anonymous=True)).folder != cache.folder
+
+
+def test_each_file_of_an_unknown_patient_counts_as_a_family(home: Path, nobodys: Path) -> None:
+    cache = prepare(Source(str(nobodys), anonymous=True))
+    table = cache.table.set_index("path")
+    assert len(cache.refused) == 0  # one picture twice is no copy of a patient's, nor two classes a contradiction
+    assert cache.unknown_patients == 8
+    assert set(table.patient) == {"", "MR7B"}
+    assert dict(table.family) == {
+        "cyst/a.png": "cyst/a.png",
+        "cyst/b.png": "cyst/b.png",
+        "cyst/f.dcm": "MR7",
+        "cyst/scan.nii.gz#1": "cyst/scan.nii.gz",
+        "cyst/scan.nii.gz#2": "cyst/scan.nii.gz",
+        "glioma/a.png": "glioma/a.png",
+        "glioma/c.png": "glioma/c.png",
+        "glioma/d.mat": "glioma/d.mat",
+        "glioma/e.dcm": "glioma/e.dcm",
+    }
+    assert [cache.table.path[row] for row in cache.similar.iloc[0, :2]] == ["glioma/a.png", "glioma/c.png"]
+    split = make_split(cache.table, "none", cache.classes)
+    assert set(split.table.part) == {"test"}
+
+
+def test_a_pattern_that_fits_nobody_is_a_mistake_still(home: Path, nobodys: Path) -> None:
+    with pytest.raises(UserError, match="finds no patient in its name"):
+        prepare(Source(str(nobodys), patient_pattern="^(P[0-9]+)", anonymous=True))
+
+
+def test_slices_of_no_class_are_judged_by_nobody(home: Path, nobodys: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,class\ncyst/b.png,cyst\nglioma/c.png,glioma\n")
+    cache = prepare(Source(str(nobodys), str(tmp_path / "labels.csv"), anonymous=True))
+    assert list(cache.table.path[cache.table.label >= 0]) == ["cyst/b.png", "glioma/c.png"]
+    split = make_split(cache.table, "none", cache.classes)
+    assert list(cache.table.path[split.rows("test")]) == ["cyst/b.png", "glioma/c.png"]
+
+
+# Where the tumours are.
+
+
+def test_masks_stay_with_their_slices_whatever_is_left_out(home: Path, good: Path) -> None:
+    shapes = {"abscess/P3_1.mat": (40, 31), "cyst/P5_1.mat": (64, 64), "glioma/P6_1.mat": (300, 500)}
+    masks = {}
+    for seed, (name, shape) in enumerate(shapes.items(), 30):
+        mask = np.zeros(shape, bool)
+        mask[5 + seed % 3 :, 8 : 20 + seed % 3] = True
+        lay(good, {name: mat(image=noise(seed, shape).astype(np.int16).T, tumorMask=mask.T.astype(np.uint8))})
+        masks[name] = reading.shrink(mask)
+    lay(good, {"abscess/P0_1.png": b"", "cyst/P1_2.mat": mat(label=np.array([[7.0]]))})
+    cache = prepare(Source(str(good), patient_pattern=BY_NAME, on_bad="skip"))
+    assert len(cache.refused) == 2
+    found = cache.masks(np.arange(len(cache.table)))
+    assert (found.shape, found.dtype) == ((6, 256, 256), bool)
+    for path, tumour, mask in zip(cache.table.path, cache.table.tumour, found, strict=True):
+        if path in masks:
+            np.testing.assert_array_equal(mask, masks[path])
+            assert tumour == pytest.approx(mask.mean())
+            assert tumour > 0
+        else:
+            assert np.isnan(tumour)
+            assert not mask.any()
+    np.testing.assert_array_equal(cache.masks(np.array([4, 0])), found[[4, 0]])
+    assert cache.masks(np.array([], int)).shape == (0, 256, 256)
+
+
+def test_a_slice_left_out_after_all_takes_its_mask_along(home: Path, tmp_path: Path) -> None:
+    masks = np.zeros((4, 40, 31), bool)
+    for number, mask in enumerate(masks):
+        mask[10 + number : 20, 5:9] = True
+        image = noise(0 if number == 1 else number).astype(np.int16)  # the second is a copy of the first
+        lay(tmp_path / "in", {f"{number}.mat": mat(image=image.T, tumorMask=mask.T.astype(np.uint8))})
+    cache = prepare(Source(str(tmp_path / "in"), on_bad="skip"))
+    assert list(cache.table.file) == ["0.mat", "2.mat", "3.mat"]
+    np.testing.assert_array_equal(cache.masks(np.arange(3)), [reading.shrink(masks[n]) for n in (0, 2, 3)])
+
+
+def test_an_empty_mask_is_none(home: Path, tmp_path: Path) -> None:
+    lay(tmp_path / "in", {"1.mat": mat(tumorMask=np.zeros((31, 40), np.uint8))})
+    cache = prepare(Source(str(tmp_path / "in")))
+    assert np.isnan(cache.table.tumour[0])
+    assert not cache.masks(np.arange(1)).any()
+
+
+def test_a_changed_mask_is_read_again_and_leaves_the_digest(home: Path, tmp_path: Path) -> None:
+    mask = np.zeros((31, 40), np.uint8)
+    caches = []
+    for size in (4, 6):
+        mask[3 : 3 + size, 7:20] = 1
+        lay(tmp_path / "in", {"1.mat": mat(tumorMask=mask)})
+        caches.append(prepare(Source(str(tmp_path / "in"))))
+    before, after = caches
+    assert before.masks(np.arange(1)).sum() < after.masks(np.arange(1)).sum()
+    assert before.digest == after.digest  # no training depends on it
 
 
 # One patient, two labels; one picture, two patients; one name, two files.

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -21,8 +22,8 @@ from PIL import Image
 
 from sslbt.data import reading
 from sslbt.data.files import File, iterate
-from sslbt.data.preprocess import Preprocess
-from sslbt.data.reading import AT_ONCE, FEW, Found, Refused, normalise, read_files
+from sslbt.data.preprocess import Preprocess, to_square
+from sslbt.data.reading import AT_ONCE, FEW, Found, Refused, normalise, read_files, shrink
 from sslbt.errors import UserError
 
 MANY = 3 * FEW
@@ -105,6 +106,8 @@ def test_what_is_said_of_a_slice(tmp_path: Path) -> None:
     assert (first.path, first.height, first.width) == ("a.tif", 40, 31)
     assert (first.low, first.high) == (pixels.min(), pixels.max())
     assert (first.patient, first.label, first.plane, first.synthetic) == ("", "", "", False)
+    assert np.isnan(first.tumour)
+    assert not first.mask.any()
     np.testing.assert_array_equal(first.pixels, normalise(pixels))
     assert first.sha256 == hashlib.sha256(normalise(pixels).tobytes()).hexdigest()
     assert second == Refused("b.tif", "b.tif: all pixels are equal; an empty slice can't be classified")
@@ -378,7 +381,9 @@ def test_doubling_halving_and_adding_change_nothing(pixels: np.ndarray, doubled:
 @settings(max_examples=60, deadline=None)
 @given(pictures(), st.floats(1e-3, 1e3))
 def test_any_scale_changes_at_most_the_rounding(pixels: np.ndarray, scale: float) -> None:
-    changed = normalise(pixels.astype(np.float32) * np.float32(scale))
+    image = pixels.astype(np.float32)
+    assume(np.ptp(image) > 2**-8 * abs(image).max())  # far from zero, multiplying itself rounds too much away
+    changed = normalise(image * np.float32(scale))
     assert np.abs(changed.astype(int) - normalise(pixels)).max() <= 1
 
 
@@ -387,6 +392,59 @@ def test_the_ends_of_what_a_number_can_hold_are_ends_of_the_picture() -> None:
     pixels[:20], pixels[20:] = -1.6e38, 1.6e38
     found = normalise(pixels)
     assert (found[:120].max(), found[136:].min()) == (0, 255)
+
+
+@st.composite
+def outlines(draw: Callable) -> np.ndarray:
+    """Where a tumour may be: an ellipse, a line or a few pixels, somewhere in a picture of any size."""
+    height, width = draw(st.tuples(st.integers(16, 700), st.integers(16, 700)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    y, x = np.mgrid[:height, :width]
+    top, left, tall, wide = rng.random(4) * (height, width, height / 3, width / 3)
+    form = draw(st.sampled_from(["ellipse", "line", "pixels", "everything"]))
+    mask = {
+        "ellipse": lambda: ((y - top) / (tall + 1)) ** 2 + ((x - left) / (wide + 1)) ** 2 < 1,
+        "line": lambda: (y == int(top)) & (x >= left),
+        "pixels": lambda: rng.random((height, width)) < 4 / (height * width),
+        "everything": lambda: np.ones((height, width), bool),
+    }[form]()
+    return draw(st.sampled_from(VIEWS))(mask)
+
+
+@settings(max_examples=100, deadline=None)
+@given(outlines())
+def test_a_mask_is_where_the_network_sees_the_tumour(mask: np.ndarray) -> None:
+    found = shrink(mask)
+    assert (found.shape, found.dtype) == ((256, 256), bool)
+    square = to_square(torch.from_numpy(np.ascontiguousarray(mask, np.float32))[None])
+    share = F.interpolate(square[:, None], (256, 256), mode="bilinear", antialias=True)[0, 0].numpy()
+    if (share > 0.51).any():
+        clear = abs(share - 0.5) > 0.01  # ends of rounding
+        np.testing.assert_array_equal(found[clear], share[clear] > 0.5)
+    else:  # it is thinner than a pixel, and lies where there is some of it
+        assert found.any() == mask.any()
+        assert (share[found] > 0).all()
+
+
+def test_a_mask_lies_on_the_pixels_it_is_of() -> None:
+    pixels = np.zeros((300, 500), np.int16)
+    pixels[200:240, 350:420] = 900
+    for view in VIEWS:
+        np.testing.assert_array_equal(shrink(view(pixels > 0)), normalise(view(pixels)) > 127)
+
+
+@pytest.mark.parametrize("side", [16, 100, 256, 257, 512, 5000])
+def test_a_tumour_of_one_pixel_does_not_vanish(side: int) -> None:
+    for y, x in ((0, 0), (side - 1, side - 1), (side // 3, side // 2)):
+        mask = np.zeros((side, side), bool)
+        mask[y, x] = True
+        down, across = (np.mean(axis) for axis in np.nonzero(shrink(mask)))
+        assert abs((down + 0.5) / 256 - (y + 0.5) / side) <= 1 / min(side, 256)
+        assert abs((across + 0.5) / 256 - (x + 0.5) / side) <= 1 / min(side, 256)
+
+
+def test_a_mask_of_nothing_stays_one() -> None:
+    assert not shrink(np.zeros((30, 500), bool)).any()
 
 
 def test_what_is_given_is_not_changed() -> None:

@@ -100,6 +100,7 @@ class Page(HTMLParser):
 def slices(patient: str, label: str, count: int = 1, **more: object) -> list[dict]:
     """Rows of a table: slices of one patient."""
     default = {"family": patient, "fold": 0, "height": 512, "width": 512, "plane": "", "low": 0.0, "high": 900.0}
+    default["tumour"] = np.nan
     return [default | {"patient": patient, "class": label} | more for _ in range(count)]
 
 
@@ -137,7 +138,7 @@ def test_counts_are_those_of_a_hand_count() -> None:
     rows = [
         *slices("A1", "glioma", 3, family="A"),  # rows 0 to 2
         *slices("A2", "glioma", 1, family="A"),  # 3
-        *slices("B", "glioma", 2, height=256, width=128),  # 4, 5
+        *slices("B", "glioma", 2, height=256, width=128, tumour=0.02),  # 4, 5
         *slices("C", "none", 2, high=255.0),  # 6, 7
         *slices("D", "none", 1, high=200.0, low=7.0),  # 8
         *slices("C", "", 1),  # 9
@@ -155,6 +156,7 @@ def test_counts_are_those_of_a_hand_count() -> None:
         "classes": "2",
         "labelled": "9",
         "unlabelled": "3",
+        "tumours outlined": "2",
         "refused": "0",
     }
     assert shown.tables["Classes"] == [
@@ -233,6 +235,16 @@ def test_sound_data_give_no_warning() -> None:
     ]
     assert "None: " in shown.said("Patients counted as one family", "p")[0]
     assert "banner" not in [attributes.get("class") for _, attributes in shown.tags]
+
+
+def test_slices_of_unknown_patients_count_as_patients_of_their_own() -> None:
+    unknown = [row for n in range(25) for row in slices("", ("glioma", "none")[n % 2], family=f"u{n}.png")]
+    shown = page(made([*unknown, *slices("A", "glioma", 3)]), "none")
+    numbers = dict(zip(shown.said("Data report: lab", "dt"), shown.said("Data report: lab", "dd"), strict=True))
+    assert (numbers["slices"], numbers["patients"], numbers["families"]) == ("28", "26", "26")
+    assert shown.tables["Classes"][-1] == ["all", "28", "26", "26", "1 (1 to 3)"]
+    (warning,) = shown.warnings
+    assert warning.startswith("whose they are is not known of 25 of 28 slices: each file of them counts as a patient")
 
 
 def many_singles(count: int) -> list[dict]:
