@@ -103,12 +103,13 @@ def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
 
 
 def describe(classifier: Classifier) -> dict[str, Any]:
-    """What a caller may know of the model: classes, threshold, run, version, data."""
+    """What a caller may know of the model: classes, thresholds, run, version, data."""
     known = ("run_id", "version", "data_digest", "split_hash")
     return {
         **{key: value for key, value in classifier.metadata.items() if key in known},
         "classes": classifier.classes,
-        "abstain_below": classifier.abstain_below,
+        "plausible_above": classifier.plausible_above,
+        "guarantee": classifier.guarantee,
         "synthetic": classifier.metadata.get("synthetic") == "true",
     }
 

@@ -21,14 +21,18 @@ class Classifier:
     """An ONNX file of sslbt's contract, ready to score.
 
     The file takes `image`, float32 (batch, height, width), and gives `probabilities`, float32 (batch, classes),
-    calibrated; its metadata name the classes, the confidence below which it abstains, and where it came from.
+    calibrated, and `strangeness`, float32 (batch,). Its metadata name the classes, where it came from, and when it
+    answers: a class is plausible from the probability `plausible_above` on, one plausible class alone is an answer,
+    and what is stranger than `strange_above` is no brain MRI.
     """
 
     def __init__(self, session: ort.InferenceSession, metadata: dict[str, str]) -> None:
         self.session = session
         self.metadata = metadata
         self.classes: tuple[str, ...] = tuple(json.loads(metadata["classes"]))
-        self.abstain_below = float(metadata["abstain_below"])
+        self.plausible_above = float(metadata["plausible_above"])
+        self.strange_above = float(metadata["strange_above"])
+        self.guarantee = float(metadata["guarantee"])
 
     @classmethod
     def load(cls, path: Path, threads: int = 1) -> "Classifier":
@@ -59,9 +63,14 @@ class Classifier:
             ) from error
         return classifier
 
-    def probabilities(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Calibrated probabilities, float32 (pictures, classes), of pictures (height, width) of any sizes and types."""
-        scores = np.empty((len(pictures), len(self.classes)), np.float32)
+    def scores(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated probabilities (pictures, classes) and strangeness (pictures,), both float32.
+
+        Args:
+            pictures: (height, width) each, of any sizes and types.
+        """
+        probabilities = np.empty((len(pictures), len(self.classes)), np.float32)
+        strangeness = np.empty(len(pictures), np.float32)
         same_size: dict[tuple[int, ...], list[int]] = {}
         for index, picture in enumerate(pictures):
             same_size.setdefault(picture.shape, []).append(index)
@@ -71,8 +80,9 @@ class Classifier:
                 batch = members[start : start + step]
                 with np.errstate(over="ignore"):  # what float32 can't hold turns up as a score that is not finite
                     image = np.stack([pictures[index].astype(np.float32) for index in batch])
-                scores[batch] = self.session.run(["probabilities"], {"image": image})[0]
-        return scores
+                found = self.session.run(["probabilities", "strangeness"], {"image": image})
+                probabilities[batch], strangeness[batch] = found
+        return probabilities, strangeness
 
     def rows(self, pictures: Iterable[Picture]) -> Iterator[Row]:
         """One row a picture, in order; pictures are drawn as needed, so that few are in memory at a time.
@@ -83,18 +93,30 @@ class Classifier:
         """
         for chunk in _chunks(pictures):
             readable = [picture for picture in chunk if isinstance(picture, np.ndarray)]
-            scores = iter(self.probabilities(readable))
+            scores = zip(*self.scores(readable), strict=True)
             for picture in chunk:
-                yield self._failed(str(picture)) if isinstance(picture, UserError) else self._scored(next(scores))
+                yield self._failed(str(picture)) if isinstance(picture, UserError) else self._scored(*next(scores))
 
-    def _scored(self, scores: np.ndarray) -> Row:
-        if not np.isfinite(scores).all():
+    def _scored(self, probabilities: np.ndarray, strangeness: np.float32) -> Row:
+        if not np.isfinite([*probabilities, strangeness]).all():
             return self._failed("the model found no finite score; are the pixels within the range of float32?")
-        best = int(scores.argmax())
-        label, confidence = self.classes[best], float(scores[best])
-        unsure = confidence < self.abstain_below
-        reason = f"the likeliest class reaches {confidence:.2f}, less than the {self.abstain_below:.2f} needed"
-        return self._row(label, [float(p) for p in scores], confidence, unsure, reason if unsure else "")
+        best = int(probabilities.argmax())
+        reason = self._doubt(probabilities, float(strangeness))
+        scores = [float(p) for p in probabilities]
+        return self._row(self.classes[best], scores, scores[best], bool(reason), reason)
+
+    def _doubt(self, probabilities: np.ndarray, strangeness: float) -> str:
+        """Why not to answer; empty where one class alone is plausible."""
+        if strangeness > self.strange_above:
+            return (
+                f"not a brain MRI as it knows them (strangeness {strangeness:.2f}; {self.strange_above:.2f} would pass)"
+            )
+        plausible = [name for name, p in zip(self.classes, probabilities, strict=True) if p >= self.plausible_above]
+        if len(plausible) == 1:
+            return ""
+        if not plausible:
+            return f"no class reaches the {self.plausible_above:.2f} that makes it plausible"
+        return f"plausible are {', '.join(plausible[:-1])} and {plausible[-1]}: each reaches {self.plausible_above:.2f}"
 
     def _failed(self, reason: str) -> Row:
         return self._row(None, [None] * len(self.classes), None, True, reason)
@@ -110,7 +132,7 @@ class Classifier:
         if missing:
             raise ValueError(f"its metadata lack {', '.join(sorted(missing))}")
         ramp = np.arange(32 * 32, dtype=np.float32).reshape(32, 32)
-        if not np.allclose(self.probabilities([ramp]).sum(), 1, atol=1e-3):
+        if not np.allclose(self.scores([ramp])[0].sum(), 1, atol=1e-3):
             raise ValueError("its scores are no probabilities")
 
 

@@ -66,13 +66,16 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
             # An empty value means "not given": `mlflow run` can't leave a flag out.
             flags = dict.fromkeys((f"--{field.replace('_', '-')}", f"--{field}"))
             own.add_argument(*flags, metavar="X", help=f"{about.description}{default}".replace("%", "%%"))
+        if "runs" in config.model_fields:
+            own.add_argument("words", nargs="*", metavar="RUN", help="the same as --runs")
     chosen, rest = parser.parse_known_args(arguments)
     config = STAGES[chosen.entry_point]
     if rest:
         raise UserError(unknown(rest[0].lstrip("-").split("=")[0].replace("-", "_"), list(config.model_fields)))
-    return chosen.entry_point, config.build(
-        **{field: value for field, value in vars(chosen).items() if value and field != "entry_point"}
-    )
+    given = {field: value for field, value in vars(chosen).items() if value and field != "entry_point"}
+    if words := given.pop("words", None):
+        given["runs"] = " ".join([*words, given.get("runs", "")]).strip()
+    return chosen.entry_point, config.build(**given)
 
 
 def run_step(name: str, config: Config) -> None:

@@ -1,6 +1,7 @@
 """Names, defaults and checks of every entry point's parameters: `mlflow run` and `sslbt` both read them here."""
 
 import tomllib
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -122,10 +123,19 @@ class Data(Config):
         return Source(**{name: getattr(self, name) for name in Data.model_fields})
 
 
-class Prepare(Data):
-    """Read slices of any source into the cache and show them."""
+class Judged(Data):
+    """What may be done with slices that nothing is trained on."""
 
     split: SplitName = "patient"
+
+    @property
+    def source(self) -> Source:
+        """Where the slices come from; where none of them trains, nobody need know whose they are."""
+        return replace(super().source, anonymous=self.split == "none")
+
+
+class Prepare(Judged):
+    """Read slices of any source into the cache and show them."""
 
 
 class Training(Data):
@@ -183,12 +193,28 @@ class Finetune(Training):
     width: int = from_preset("encoder's width where nothing is pretrained", ge=8, le=256, multiple_of=8)
 
 
-class Evaluate(Data):
+class Evaluate(Judged):
     """Judge a classifier on test patients, beside controls that saw the same labels."""
 
-    model: Annotated[str, Field(description="a fine-tuning's run id or a checkpoint file", min_length=1)]
-    split: SplitName = "patient"
+    model: Annotated[
+        str, Field(description="a fine-tuning's run id, a checkpoint file or a registry address", min_length=1)
+    ]
     scratch: Annotated[str, Field(description="run id of the same network trained from scratch, as a control")] = ""
+
+
+class Compare(Config):
+    """Set evaluations beside the first of them, paired over the same patients."""
+
+    runs: Annotated[
+        str, Field(description="run ids of evaluations (or their fine-tunings), spaces between", min_length=1)
+    ]
+
+    @field_validator("runs")
+    @classmethod
+    def _several(cls, value: str) -> str:
+        if len(set(value.split())) < 2:
+            raise ValueError("give two different run ids or more")
+        return value
 
 
 class Register(Config):
@@ -288,6 +314,7 @@ STAGES: dict[str, type[Config]] = {
     "finetune": Finetune,
     "sweep": Sweep,
     "evaluate": Evaluate,
+    "compare": Compare,
     "register": Register,
     "score": Score,
     "serve": Serve,

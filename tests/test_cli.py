@@ -32,7 +32,7 @@ def test_mlproject_has_the_same_parameters_and_defaults(stage):
     for name, field in fields.items():
         if field.default is not PydanticUndefined:
             assert parameters[name]["default"].lower() == str(field.default).lower(), name
-        elif name in ("model", "input"):
+        elif name in ("model", "input", "runs"):
             assert parameters[name] == "string", f"{name} is required"
         else:
             assert parameters[name]["default"] == "", f"{name} comes from the preset"
@@ -41,11 +41,11 @@ def test_mlproject_has_the_same_parameters_and_defaults(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_command_of_mlproject_is_understood_and_means_the_same(stage):
     about = PROJECT["entry_points"][stage]
-    required = {"model": "m", "input": "i"}
+    required = {"model": "m", "input": "i", "runs": "a b"}
     values = {
         name: required.get(name, "") if own == "string" else own["default"] for name, own in about["parameters"].items()
     }
-    words = [word.format(**values) for word in about["command"].split()]
+    words = [word.format(**values) for word in about["command"].split()]  # MLflow quotes values for the shell
     assert words[:3] == ["python", "-m", "sslbt"]
     given = {
         name: value for name, value in required.items() if name in STAGES[stage].model_fields and values[name] == value

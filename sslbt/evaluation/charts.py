@@ -44,9 +44,9 @@ def differences(table: pd.DataFrame, metric: str) -> Figure:
     """
     first, others = table.name.iloc[0], table.iloc[1:]
     figure, axis = _chart(5.2, 0.34 * len(others) + 0.75)
-    for place, row in enumerate(others.itertuples()):
-        axis.plot([row.difference_ci_low, row.difference_ci_high], [place, place], color=TEAL, linewidth=2)
-        axis.plot(row.difference, place, "o", color=TEAL, markersize=6)
+    for place, row in enumerate(others.to_dict("records")):
+        axis.plot([row["difference_ci_low"], row["difference_ci_high"]], [place, place], color=TEAL, linewidth=2)
+        axis.plot(row["difference"], place, "o", color=TEAL, markersize=6)
     axis.axvline(0, color=LINE, linestyle=":", linewidth=1)
     axis.set(yticks=range(len(others)), yticklabels=others.name, ylim=(len(others) - 0.5, -0.5))
     axis.set_xlabel(f"{metric.replace('_', ' ')}, more than {first}")

@@ -14,9 +14,9 @@ Groups = tuple[list[str], np.ndarray]  # their names, and which of them each sli
 
 
 def by_group(predictions: Predictions, table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by class, plane, tumour size, picture size, scanner gain and hospital, with 95 % intervals over patients.
+    """Accuracy by class, plane, tumour size, picture size, scanner gain and patient number, with 95 % intervals.
 
-    No file names the hospital; how patients' numbers begin is the next best.
+    No file names the hospital; how patients' numbers begin is the next best. Intervals are over patients.
 
     Args:
         predictions: of the test slices.
@@ -66,7 +66,7 @@ def _named(values: pd.Series) -> Groups:
 def _beginnings(patients: pd.Series) -> pd.Series:
     """MR for MR024780B, a digit for 100360."""
     letters = patients.str.extract(r"^([^\W\d_]+)", expand=False)
-    return letters.where(letters.notna(), "a digit").radd("begins with ")
+    return letters.where(letters.notna(), "a digit").radd("begins with ").where(patients != "", "")
 
 
 def _thirds(values: pd.Series, unit: str) -> Groups:

@@ -27,7 +27,7 @@ class Answering:
     level: float  # the stated guarantee: the sets hold the true class for such a share of new patients' slices
     threshold: float  # a class of at least this probability is in the set; one class alone is an answer
     patients: int  # families the threshold comes from
-    covered: tuple[float, float, float]  # share of test slices whose set holds the true class, and its interval
+    covered: tuple[float, float, float]  # share of slices whose set holds the true class, patients weighing the same
     answered: float  # share of test slices with one class in the set
     accuracy: float  # among those
     curve: pd.DataFrame  # coverage, accuracy, accuracy_ci_low, accuracy_ci_high: the surest slices first
@@ -59,6 +59,6 @@ class Results:
     outliers: pd.DataFrame  # kind, pictures, accepted (share that passes as a brain MRI); real slices first
     groups: pd.DataFrame  # by, group, slices, patients, accuracy, accuracy_ci_low, accuracy_ci_high
     robustness: pd.DataFrame  # change, strength, balanced_accuracy, balanced_accuracy_ci_low, balanced_accuracy_ci_high
-    saliency: pd.DataFrame  # method, by, group, slices, then pointing and share, each with _ci_low and _ci_high
+    saliency: pd.DataFrame  # method (ours first), by, group, slices; pointing and share, each with _ci_low and _ci_high
     worst: list[Shown]  # the surest of the wrong answers
     examples: list[Shown]  # right answers, evenly from the classes

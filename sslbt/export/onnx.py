@@ -12,28 +12,31 @@ from torch import Tensor, nn
 import sslbt
 from sslbt.data.preprocess import Preprocess, resize
 from sslbt.nn.heads import Classifier
+from sslbt.nn.outlier import Outlier
 
-ABSTAIN_BELOW = 0.5  # no class has the majority
+OUTPUTS = ["probabilities", "strangeness"]
 
 
 class Deployed(nn.Module):
-    """Preprocessing, classifier and calibration in one module: what is exported, and what it is compared with."""
+    """Preprocessing, classifier, calibration and doubt in one module: what is exported, and compared with."""
 
-    def __init__(self, classifier: Classifier, size: int, temperature: float) -> None:
+    def __init__(self, classifier: Classifier, outlier: Outlier, size: int, temperature: float) -> None:
         super().__init__()
         self.preprocess = Preprocess()
         self.classifier = classifier
+        self.outlier = outlier
         self.size = size
         self.temperature = temperature
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(batch, height, width) raw pixels to calibrated probabilities (batch, classes)."""
-        logits = self.classifier(resize(self.preprocess(image), self.size))
-        return (logits / self.temperature).softmax(dim=1)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, height, width) raw pixels to calibrated probabilities (batch, classes) and strangeness (batch,)."""
+        slices = self.preprocess(image)
+        logits = self.classifier(resize(slices, self.size))
+        return (logits / self.temperature).softmax(dim=1), self.outlier(slices)
 
 
 def export(model: Deployed, about: dict, path: Path) -> None:
-    """Write `model` as ONNX with one input `image`, one output `probabilities`, and the facts of `about` inside."""
+    """Write `model` as ONNX with one input `image`, the outputs `OUTPUTS`, and the facts of `about` inside."""
     example = torch.rand(2, 300, 400)
     batch, height, width = (
         torch.export.Dim(name, min=2 if name == "batch" else 16) for name in ("batch", "height", "width")
@@ -45,23 +48,25 @@ def export(model: Deployed, about: dict, path: Path) -> None:
             model.eval().cpu(),
             (example,),
             input_names=["image"],
-            output_names=["probabilities"],
+            output_names=OUTPUTS,
             dynamic_shapes=({0: batch, 1: height, 2: width},),
             dynamo=True,
             verbose=False,
         )
     assert program is not None  # torch.onnx.export returns None only where it wrote a file itself
     exported = program.model_proto
-    onnx.helper.set_model_props(exported, metadata(about))
+    onnx.helper.set_model_props(exported, metadata(about, float(model.outlier.above)))
     onnx.checker.check_model(exported)
     onnx.save_model(exported, path)
 
 
-def metadata(about: dict) -> dict[str, str]:
+def metadata(about: dict, strange_above: float) -> dict[str, str]:
     """What the file says of itself."""
     return {
         "classes": json.dumps(about["classes"]),
-        "abstain_below": str(ABSTAIN_BELOW),
+        "plausible_above": str(about["plausible_above"]),
+        "guarantee": str(about["guarantee"]),
+        "strange_above": str(strange_above),
         "run_id": about["run_id"],
         "version": sslbt.__version__,
         "code_version": about["code_version"],

@@ -134,12 +134,24 @@ def _of_pictures(results: Results) -> Iterator[str]:
     for row in results.outliers.iloc[1:].to_dict("records"):
         if row["accepted"] > PASSES:
             yield f"{row['accepted']:.0%} of {row['kind']} pass, though it learnt from nothing like them"
+    yield from _of_saliency(results)
     overall = results.metrics["accuracy"]
     groups = [row for row in results.groups.to_dict("records") if row["patients"] >= GROUP]
     worse = [row for row in groups if row["accuracy_ci_high"] < overall]
     for row in sorted(worse, key=lambda row: row["accuracy"])[:GROUPS]:
         found = estimate(row, "accuracy")
         yield f"it is worse on {row['by']} {row['group']}: accuracy {found}, against {share(overall)} of all slices"
+
+
+def _of_saliency(results: Results) -> Iterator[str]:
+    """Maps that find the tumour no better than what knows no picture explain nothing; the classifier's come first."""
+    overall = results.saliency[results.saliency.by == "all"] if len(results.saliency) else results.saliency
+    for row in overall.iloc[1:].to_dict("records"):
+        if row["pointing"] >= (ours := overall.pointing.iloc[0]):
+            yield (
+                f"“{row['method']}” points at the tumour at least as often as the classifier's maps "
+                f"({share(row['pointing'])}, against {share(ours)}): they are no proof that it goes by the tumour"
+            )
 
 
 def signed(value: float) -> str:

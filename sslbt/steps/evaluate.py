@@ -1,121 +1,148 @@
-"""`evaluate`: a classifier on patients it never saw, beside controls."""
+"""`evaluate`: a classifier on patients it never saw: how good beside controls, how sure, by what, where it fails."""
 
 import numpy as np
-from matplotlib.figure import Figure
+import pandas as pd
 from scipy.special import softmax
 
 from sslbt.config import Evaluate
-from sslbt.data.cache import Cache
-from sslbt.data.splits import Split
-from sslbt.errors import UserError
-from sslbt.evaluation import controls, figures
-from sslbt.evaluation.features import logits
-from sslbt.evaluation.metrics import Predictions, paired_difference
+from sslbt.data.plane import estimate_planes
+from sslbt.evaluation import answering, groups, outliers, robustness
+from sslbt.evaluation.localisation import centre_prior, localisation_table
 from sslbt.evaluation.metrics import evaluate as measure
-from sslbt.nn.heads import Classifier
+from sslbt.evaluation.results import Answering, Results, Shown
+from sslbt.evaluation.saliency import random_weights, saliency
+from sslbt.report.evaluation import evaluation_report
+from sslbt.steps import told
 from sslbt.steps.common import open_data, refuse_leak
+from sslbt.steps.controls import beside
+from sslbt.steps.judge import Judge
 from sslbt.terminal import say
 from sslbt.tracking.models import CLASSIFIER, checkpoint_file
 from sslbt.tracking.run import Run
 from sslbt.training import checkpoint
 from sslbt.training.loop import best_device
 
-NAMES = {"encoder": "encoder way", "contrastive": "contrastive way", "scratch": "from scratch"}
-HEADLINE = "patient_balanced_accuracy"
-PREDICTIONS = "predictions.csv"
+WORST, EXAMPLES = 16, 8  # slices shown
 
 
 def evaluate(cfg: Evaluate, run: Run) -> None:
-    """Score every test slice, measure with intervals over patients, and let the controls answer the same test."""
-    classifier, about = checkpoint.load_classifier(checkpoint_file(cfg.model, CLASSIFIER))
+    """Ask a classifier about every test slice, and everything a reader would ask about its answers.
+
+    What takes long (spoilt and changed pictures, saliency) is done on at most `judge.LOOKED_INTO` slices.
+    """
+    file = checkpoint_file(cfg.model, CLASSIFIER)
+    classifier, about = checkpoint.load_classifier(file)
     cache, split = open_data(cfg, run, tuple(about["classes"]))
     refuse_leak(about["seen"], split, f"model={cfg.model}")
-    predictions = judge(classifier, about, cache, split)
-    name = NAMES.get(about["way"], about["way"])
-    labels = about["labels"]
-    run.describe(f"evaluate {name}, {labels} labels", way=about["way"], labels=labels, classifier=cfg.model)
+    judge = Judge(classifier.to(best_device()), about, cache, split)
+    run.describe(f"evaluate {judge.name}, {about['labels']} labels", way=about["way"], labels=about["labels"])
+    run.facts(way=about["way"], labels=about["labels"], size=judge.size, temperature=round(about["temperature"], 3))
 
-    run.facts(way=about["way"], labels=labels, size=about["size"], temperature=round(about["temperature"], 3))
-
-    scores = measure(predictions, cache.classes)
-    run.metrics({f"test/{key}": value for key, value in scores.items()})
-    run.table(PREDICTIONS, predictions.table(cache.classes))
-    title = f"{name}, {labels} labels, {len(predictions.labels)} unseen slices"
-    run.figure(
-        "pictures/confusion.png", figures.confusion(predictions.labels, predictions.predicted, cache.classes, title)
+    say(f"{len(judge.rows)} test slices of {judge.table(judge.rows).family.nunique()} patient families")
+    metrics = measure(judge.predictions, cache.classes)
+    say("controls")
+    controls = beside(cfg, judge)
+    say("what is no brain MRI")
+    strangers = outliers.acceptance(checkpoint.load_outlier(file), cache.pixels[judge.few], seed=0)
+    say("robustness")
+    worse = robustness.curve(judge.probabilities, cache.load(judge.few, 256), *truth(judge))
+    say("where it looks")
+    results = Results(
+        classes=cache.classes,
+        predictions=judge.predictions,
+        uncalibrated=softmax(judge.logits, axis=1),
+        metrics=metrics,
+        controls=controls,
+        answering=answers(judge),
+        outliers=strangers,
+        groups=groups.by_group(judge.predictions, with_planes(judge)),
+        robustness=worse,
+        saliency=where_it_looks(judge),
+        worst=shown(judge, groups.worst(judge.predictions, WORST)),
+        examples=shown(judge, examples(judge)),
     )
-
-    rows = {name: (predictions, scores)}
-    for control, answers in control_predictions(cfg, cache, split, predictions, about).items():
-        own = measure(answers, cache.classes)
-        run.metrics({f"control/{control}/{key}": value for key, value in own.items()})
-        rows[control.replace("_", " ")] = (answers, own)
-    run.figure("pictures/comparison.png", bars(rows, name, f"{labels} labels, {cfg.split} split"))
-    for line in verdicts(rows, name):
+    told.log(results, judge, run)
+    run.page("report.html", evaluation_report(results, told.about(cfg, judge, run)))
+    for line in told.verdicts(results, judge.name):
         say(line)
+    say(f"report.html in the run {run.id} shows all of it")
 
 
-def judge(classifier: Classifier, about: dict, cache: Cache, split: Split) -> Predictions:
-    """Calibrated predictions of a classifier for the test slices."""
-    scores = logits(classifier.to(best_device()), cache.load(split.rows("test"), about["size"]))
-    return answers_of(softmax(scores / about["temperature"], axis=1), split)
+def truth(judge: Judge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label, family and file of the slices that are looked into."""
+    table = judge.table(judge.few)
+    return table.label.to_numpy(), table.family.to_numpy(str), table.file.to_numpy(str)
 
 
-def answers_of(probabilities: np.ndarray, split: Split) -> Predictions:
-    """Probabilities of the test slices with the truth beside them."""
-    test = split.table.iloc[split.rows("test")]
-    return Predictions(test.label.to_numpy(), probabilities, test.family.to_numpy(str), test.file.to_numpy(str))
+def with_planes(judge: Judge) -> pd.DataFrame:
+    """The table of the test slices; planes that no file names are estimated, and say so."""
+    table = judge.table(judge.rows)
+    estimated = pd.Series(estimate_planes(judge.cache.pixels[judge.rows]), table.index)
+    estimated = estimated.where(estimated == "", estimated + ", estimated")
+    return table.assign(plane=table.plane.where(table.plane != "", estimated))
 
 
-def control_predictions(
-    cfg: Evaluate, cache: Cache, split: Split, predictions: Predictions, about: dict
-) -> dict[str, Predictions]:
-    """What the controls answer, by name. Those that learn need the classifier's labelled slices in this data."""
-    found = {}
-    if cfg.scratch:
-        other, scratch = checkpoint.load_classifier(checkpoint_file(cfg.scratch, CLASSIFIER))
-        if any(scratch[fact] != about[fact] for fact in ("labelled_files", "classes")) or scratch["way"] != "scratch":
-            raise UserError(f"scratch={cfg.scratch}: not the same labels trained from scratch; no fair control")
-        refuse_leak(scratch["seen"], split, f"scratch={cfg.scratch}")
-        found["from_scratch"] = judge(other, scratch, cache, split)
-    if about["data_digest"] != cache.digest:
-        say("no controls: the classifier's labelled slices are not in this data")
-        return found
-    table = split.table.set_index("file", drop=False)
-    labelled = np.flatnonzero(split.table.file.isin(about["labelled_files"]))
-    labels = table.label.to_numpy()[labelled]
-    inputs = (
-        cache.load(labelled, about["size"]),
-        labels,
-        cache.load(split.rows("test"), about["size"]),
-        len(cache.classes),
+def answers(judge: Judge) -> Answering:
+    """When it answers on this test, and how right it is then."""
+    given, threshold = judge.predictions, judge.about["plausible_above"]
+    plausible = answering.sets(given.probabilities, threshold)
+    alone = plausible.sum(axis=1) == 1
+    right = given.predicted == given.labels
+    held = plausible[np.arange(len(right)), given.labels]
+    return Answering(
+        level=judge.about["guarantee"],
+        threshold=threshold,
+        patients=judge.about["validation_families"],
+        covered=answering.over_patients(held, given.families),
+        answered=float(alone.mean()),
+        accuracy=float(right[alone].mean()) if alone.any() else float("nan"),
+        curve=answering.curve(given),
     )
-    width = int(about["width"])
-    return found | {
-        "majority": answers_of(controls.majority(labels, len(predictions.labels), len(cache.classes)), split),
-        "raw_pixels": answers_of(controls.raw_pixels(*inputs), split),
-        "random_encoder": answers_of(controls.random_encoder(*inputs, width, seed=0), split),
-    }
 
 
-def bars(rows: dict[str, tuple[Predictions, dict]], name: str, title: str) -> Figure:
-    """Classifier and controls as bars with intervals."""
-    values = [
-        (key, own[HEADLINE], own[f"{HEADLINE}_ci_low"], own[f"{HEADLINE}_ci_high"], key != name)
-        for key, (_, own) in rows.items()
+def where_it_looks(judge: Judge) -> pd.DataFrame:
+    """How often saliency lies in the tumour, beside the middle of the picture and the network before any training."""
+    rows = judge.few[judge.table(judge.few).tumour.notna().to_numpy()]
+    slices, table, maps = judge.slices(rows), judge.table(rows), {}
+    if len(rows):
+        predicted = judge.probabilities(slices).argmax(axis=1)
+        middle = np.broadcast_to(centre_prior(judge.size), (len(rows), judge.size, judge.size))
+        maps["this classifier"] = saliency(judge.classifier, slices, predicted)
+        maps["middle of the picture"] = middle
+        maps["untrained network"] = random_weights(judge.classifier, slices, predicted)
+    labels, families = table.label.to_numpy(), table.family.to_numpy(str)
+    return localisation_table(maps, judge.cache.masks(rows), labels, judge.cache.classes, families)
+
+
+def examples(judge: Judge) -> np.ndarray:
+    """Places of right answers among the test slices, of each class as many, of other patients where there are."""
+    right = pd.DataFrame({"label": judge.predictions.labels, "family": judge.predictions.families})
+    right = right[judge.predictions.predicted == judge.predictions.labels]
+    first = right.assign(turn=right.groupby(["label", "family"]).cumcount())
+    order = (
+        first.sort_values(["turn", "family"], kind="stable")
+        .groupby("label")
+        .head(-(-EXAMPLES // right.label.nunique()))
+    )
+    return order.index.to_numpy()
+
+
+def shown(judge: Judge, places: np.ndarray) -> list[Shown]:
+    """These test slices with what spoke for the predicted class and where the tumour is."""
+    if not len(places):
+        return []
+    rows, given = judge.rows[places], judge.predictions
+    maps = saliency(judge.classifier, judge.slices(rows), given.predicted[places])
+    masks = judge.cache.masks(rows)
+    return [
+        Shown(
+            file=given.files[place],
+            family=given.families[place],
+            truth=int(given.labels[place]),
+            probabilities=given.probabilities[place],
+            pixels=judge.cache.pixels[row],
+            saliency=map_,
+            mask=mask if mask.any() else None,
+        )
+        for place, row, map_, mask in zip(places, rows, maps, masks, strict=True)
     ]
-    return figures.comparison(values, "balanced accuracy over patients, 95 % interval", title)
-
-
-def verdicts(rows: dict[str, tuple[Predictions, dict]], name: str) -> list[str]:
-    """Each control beside the classifier in words, with the paired interval of the difference."""
-    predictions, scores = rows[name]
-    low, high = scores[f"{HEADLINE}_ci_low"], scores[f"{HEADLINE}_ci_high"]
-    lines = [f"{name}: balanced accuracy over patients {scores[HEADLINE]:.3f} ({low:.3f} to {high:.3f})"]
-    for control, (answers, own) in rows.items():
-        if control == name:
-            continue
-        low, high = np.nanpercentile(paired_difference(predictions, answers, HEADLINE), [2.5, 97.5])
-        word = "above" if low > 0 else "below" if high < 0 else "not clearly apart from"
-        lines.append(f"  {word} {control} ({own[HEADLINE]:.3f}); difference {low:+.3f} to {high:+.3f}")
-    return lines

@@ -1,19 +1,28 @@
 """`finetune`: a classifier on a pretrained encoder, from few labels."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
+from sslbt import parallel
 from sslbt.config import Finetune
+from sslbt.data.cache import Cache
 from sslbt.data.labels import choose_labels
+from sslbt.data.source import cache_folder, once
 from sslbt.data.splits import Split
-from sslbt.evaluation import figures
+from sslbt.evaluation import answering, figures, outliers
 from sslbt.evaluation.calibration import fit_temperature
 from sslbt.evaluation.features import logits
 from sslbt.evaluation.metrics import Predictions, headline
 from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
+from sslbt.nn.outlier import Outlier
 from sslbt.steps.common import open_data, origin, refuse_leak, schedule_of, some
+from sslbt.terminal import say
+from sslbt.tracking.code import code_digest
 from sslbt.tracking.models import CLASSIFIER, ENCODER, checkpoint_file
 from sslbt.tracking.run import Run
 from sslbt.training import checkpoint
@@ -23,14 +32,15 @@ from sslbt.training.loop import best_device, train
 from sslbt.training.tasks import Classify
 
 SCRATCH = "none"
+OUTLIER_FILE = "outlier.safetensors"
 MOST_SPREAD = 4096  # slices; the mean and spread of features are known well enough from so many
 
 
 def finetune(cfg: Finetune, run: Run) -> None:
     """Put new layers on an encoder and train both on the labelled slices.
 
-    Validation patients are watched and calibrate the probabilities afterwards; no epoch is chosen by them, since
-    probabilities fitted to the very patients that an epoch was chosen by would be too sure.
+    Validation patients are watched, calibrate the probabilities afterwards and say when not to answer; no epoch is
+    chosen by them, since probabilities fitted to the very patients that an epoch was chosen by would be too sure.
     """
     cache, split = open_data(cfg, run)
     torch.manual_seed(cfg.seed)
@@ -63,20 +73,38 @@ def finetune(cfg: Finetune, run: Run) -> None:
         state = train(task, schedule, run.unfinished, [watch], run.report(schedule))
         run.figure("pictures/curves.png", figures.curves([epoch.metrics for epoch in state.history]))
 
+    if parallel.rank():
+        return  # the first process sees to the rest
+    temperature = fit_temperature(logits(model, watch.slices), watch.labels)
+    plausible_above, guarantee = answering.plausible_above(watch.predictions(model, temperature))
+    outlier = no_brain(cache, split)
+    run.metrics(
+        {
+            "validation/temperature": temperature,
+            "validation/plausible_above": plausible_above,
+            "validation/guarantee": guarantee,
+            "validation/strange_above": float(outlier.above),
+        }
+    )
     facts = {
         "size": before["size"],
         "way": before["way"],
         "classes": cache.classes,
         "labels": cfg.labels,
         "labelled_files": list(chosen.file),
-        "temperature": fit_temperature(logits(model, watch.slices), watch.labels),
+        "label_counts": np.bincount(labels, minlength=len(cache.classes)).tolist(),
         "pretrained": cfg.pretrained,
+        "temperature": temperature,
+        "plausible_above": plausible_above,
+        "guarantee": guarantee,
+        "training_slices": len(split.rows("train")),
+        "validation_families": len(np.unique(watch.families)),
     }
-    lineage = origin(cache, split, rows, run)
+    # Where not to answer was learnt from every slice of these patients, labelled or not.
+    lineage = origin(cache, split, np.flatnonzero(split.table.part.isin(["train", "validation"])), run)
     lineage["seen"] = sorted({tuple(slice_) for slice_ in [*lineage["seen"], *before["seen"]]})
-    run.metrics({"validation/temperature": facts["temperature"]})
     with run.artifact(CLASSIFIER) as path:
-        checkpoint.save_classifier(path, model, facts | lineage)
+        checkpoint.save_classifier(path, model, outlier, facts | lineage)
 
 
 def pretrained_encoder(cfg: Finetune, split: Split) -> tuple[Encoder, dict]:
@@ -86,6 +114,19 @@ def pretrained_encoder(cfg: Finetune, split: Split) -> tuple[Encoder, dict]:
     encoder, about = checkpoint.load_encoder(checkpoint_file(cfg.pretrained, ENCODER))
     refuse_leak(about["seen"], split, f"pretrained={cfg.pretrained}")
     return encoder, about
+
+
+def no_brain(cache: Cache, split: Split) -> Outlier:
+    """What tells pictures that are no brain MRI; fitted once for all classifiers that learn from these patients."""
+    place = cache_folder() / f"outlier-{cache.digest}-{split.hash}-{code_digest()}"
+
+    def fit(folder: Path) -> None:
+        say("learning what is no brain MRI, about half a minute")
+        checkpoint.save(folder / OUTLIER_FILE, outliers.fit(cache.pixels, split).state_dict(), {})
+
+    outlier = Outlier()
+    outlier.load_state_dict(checkpoint.load(once(place, fit) / OUTLIER_FILE)[0])
+    return outlier.eval()
 
 
 class Watch:
@@ -100,5 +141,9 @@ class Watch:
     def __call__(self, epoch: int, model: nn.Module) -> dict[str, float]:
         if epoch not in self.epochs:
             return {}
-        predictions = Predictions(self.labels, logits(model, self.slices), self.families, self.files)
-        return {f"validation/{name}": value for name, value in headline(predictions).items()}
+        return {f"validation/{name}": value for name, value in headline(self.predictions(model)).items()}
+
+    def predictions(self, model: nn.Module, temperature: float = 1) -> Predictions:
+        """What a classifier answers for the validation slices."""
+        probabilities = softmax(logits(model, self.slices) / temperature, axis=1)
+        return Predictions(self.labels, probabilities, self.families, self.files)

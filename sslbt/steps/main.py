@@ -13,8 +13,10 @@ from sslbt.config import STAGES, Main, Score, Training
 from sslbt.data.source import Source, locate
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
-from sslbt.steps.evaluate import HEADLINE, NAMES
+from sslbt.evaluation.results import HEADLINE
+from sslbt.steps.controls import DUMB
 from sslbt.steps.finetune import SCRATCH
+from sslbt.steps.judge import NAMES
 from sslbt.steps.score import score
 from sslbt.terminal import say
 from sslbt.tracking import registry
@@ -113,10 +115,8 @@ def compare(evaluations: dict[str, str]) -> pd.DataFrame:
     for way, run_id in evaluations.items():
         metrics = get_run(run_id).data.metrics
         rows[NAMES[way]] = _row(metrics, "test/", control=way == "scratch")
-        for control in sorted(
-            {name.split("/")[1] for name in metrics if name.startswith("control/")} - {"from_scratch"}
-        ):
-            rows[control.replace("_", " ")] = _row(metrics, f"control/{control}/", control=True)
+        for control in DUMB:
+            rows[control] = _row(metrics, f"control/{control.replace(' ', '_')}/", control=True)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("name").reset_index()
     return table.sort_values(HEADLINE, ascending=False, ignore_index=True)
 

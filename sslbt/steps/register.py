@@ -1,21 +1,21 @@
 """`register`: the best evaluated classifier to ONNX, checked, into the registry, and into service if it holds."""
 
+import shutil
 from collections.abc import Iterator
-from dataclasses import fields
 
 import mlflow
 import numpy as np
 
-from sslbt.config import Register
+from sslbt.config import Evaluate, Register
 from sslbt.data.cache import prepare
 from sslbt.data.files import iterate
 from sslbt.data.formats import pictures
 from sslbt.data.source import Source, locate
 from sslbt.errors import UserError
-from sslbt.evaluation.metrics import Predictions, paired_difference
+from sslbt.evaluation.metrics import Predictions, paired_table
 from sslbt.export.onnx import Deployed, export
 from sslbt.export.parity import check
-from sslbt.steps.evaluate import PREDICTIONS
+from sslbt.steps.told import PREDICTIONS
 from sslbt.terminal import say
 from sslbt.tracking import registry
 from sslbt.tracking.models import CLASSIFIER, ONNX, checkpoint_file, get_run
@@ -28,10 +28,13 @@ def register(cfg: Register, run: Run) -> None:
     best = find(cfg, run)
     say(f"best by {cfg.metric}: {best.info.run_name} ({best.data.metrics.get(cfg.metric, float('nan')):.3f})")
     source = best.data.params[CONFIG + "model"]
-    classifier, about = checkpoint.load_classifier(checkpoint_file(source, CLASSIFIER))
-    deployed = Deployed(classifier, about["size"], about["temperature"])
+    file = checkpoint_file(source, CLASSIFIER)
+    classifier, about = checkpoint.load_classifier(file)
+    deployed = Deployed(classifier, checkpoint.load_outlier(file), about["size"], about["temperature"])
     test = registry.predictions_of(best.info.run_id, PREDICTIONS)
 
+    with run.artifact(CLASSIFIER) as path:  # with its weights here, the address of the version is enough to judge it
+        shutil.copyfile(file, path)
     with run.artifact(ONNX) as path:
         export(deployed, about, path)
         parity = check(deployed, path, raw_slices(source_of(best), set(test.file)))
@@ -73,8 +76,8 @@ def find(cfg: Register, run: Run) -> mlflow.entities.Run:
 
 def source_of(evaluation: mlflow.entities.Run) -> Source:
     """The data an evaluation was about."""
-    known = {field.name: evaluation.data.params.get(CONFIG + field.name) for field in fields(Source)}
-    return Source(**{name: value for name, value in known.items() if value})
+    known = {name: evaluation.data.params.get(CONFIG + name, "") for name in Evaluate.model_fields}
+    return Evaluate.build(**{name: value for name, value in known.items() if value}).source
 
 
 def raw_slices(source: Source, files: set[str]) -> Iterator[np.ndarray]:
@@ -99,7 +102,8 @@ def objection(metric: str, ours: str, theirs: str | None, classes: list[str]) ->
         challenger, champion = (
             Predictions.from_table(registry.predictions_of(run, PREDICTIONS), tuple(classes)) for run in (ours, theirs)
         )
-        low, high = np.nanpercentile(paired_difference(challenger, champion, name), [2.5, 97.5])
+        paired = paired_table(challenger, champion, classes).set_index("name")
+        low, high = float(paired.low[name]), float(paired.high[name])
     except (ValueError, KeyError):
         return f"the champion was judged on other slices; evaluate both on the same (champion's evaluation {theirs})"
     return f"below the champion by {-high:.3f} to {-low:.3f} in {name}" if high < 0 else ""

@@ -31,10 +31,11 @@ def get_run(run_id: str) -> Run:
 
 
 def checkpoint_file(model: str, path: str) -> Path:
-    """A checkpoint by run id or path.
+    """A checkpoint by run id, path or registry address.
 
     Args:
-        model: a run id (32 hexadecimal digits) or a file.
+        model: a run id (32 hexadecimal digits), a file, or an address such as models:/brain-tumor-classifier@champion,
+            which stands for the run that registered it.
         path: where the run keeps it: `ENCODER` or `CLASSIFIER`.
 
     Raises:
@@ -42,8 +43,10 @@ def checkpoint_file(model: str, path: str) -> Path:
     """
     if Path(model).expanduser().is_file():
         return Path(model).expanduser()
+    if model.startswith("models:/"):
+        return _download(f"runs:/{registered_by(model)}/{path}", f"{model}: the run that registered it has no {path}")
     if not re.fullmatch("[0-9a-f]{32}", model):
-        raise UserError(f"{model}: neither a checkpoint file nor a run id (32 hexadecimal digits)")
+        raise UserError(f"{model}: neither a checkpoint file, a run id (32 hexadecimal digits) nor models:/NAME@ALIAS")
     run = get_run(model)
     return _download(f"runs:/{model}/{path}", f"{model}: the run ({run.info.run_name}) has no {path}")
 
@@ -59,6 +62,22 @@ def onnx_file(model: str) -> Path:
     if not path.is_file():
         raise UserError(f"{model}: no such file, run id or registry address (models:/NAME@ALIAS)")
     return path
+
+
+def registered_by(address: str) -> str:
+    """The id of the run that registered a model.
+
+    Raises:
+        UserError: no such model, or one that no run of sslbt registered.
+    """
+    try:
+        run_id = mlflow.models.get_model_info(address).run_id
+    except (MlflowException, OSError) as error:
+        said = str(error).splitlines()[0]
+        raise UserError(f"{address}: no such model in {mlflow.get_registry_uri()} ({said})") from error
+    if not run_id:
+        raise UserError(f"{address}: no run of sslbt registered it; give one that `sslbt register` made")
+    return run_id
 
 
 def _download(uri: str, problem: str) -> Path:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from sslbt.errors import UserError
 from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
+from sslbt.nn.outlier import Outlier
+
+OUTLIER = "outlier."  # what its tensors are called by
 
 
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -71,9 +74,10 @@ def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
     return encoder, about
 
 
-def save_classifier(path: Path, model: Classifier, about: dict[str, Any]) -> None:
-    """What fine-tuning leaves; `about` holds at least `size`, `classes` and `temperature`."""
-    save(path, model.state_dict(), about | {"kind": "classifier", "width": model.encoder.width})
+def save_classifier(path: Path, model: Classifier, outlier: Outlier, about: dict[str, Any]) -> None:
+    """What fine-tuning leaves; `about` holds at least `size`, `classes`, `temperature` and `plausible_above`."""
+    strange = {OUTLIER + name: tensor for name, tensor in outlier.state_dict().items()}
+    save(path, model.state_dict() | strange, about | {"kind": "classifier", "width": model.encoder.width})
 
 
 def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
@@ -85,9 +89,20 @@ def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
     tensors, about = load(path)
     if about.get("kind") != "classifier":
         raise UserError(f"{path}: holds {about.get('kind', 'something else')}, no classifier; fine-tune it first")
+    if "plausible_above" not in about:
+        raise UserError(f"{path}: made by an earlier version, which knew no doubt; fine-tune it again")
     model = Classifier(Encoder(about["width"]), len(about["classes"]))
-    _fill(model, tensors, path)
+    _fill(model, {name: tensor for name, tensor in tensors.items() if not name.startswith(OUTLIER)}, path)
     return model.eval(), about
+
+
+def load_outlier(path: Path) -> Outlier:
+    """What a classifier's checkpoint knows of pictures that are no brain MRI."""
+    outlier = Outlier()
+    tensors, _ = load(path)
+    own = {name.removeprefix(OUTLIER): tensor for name, tensor in tensors.items() if name.startswith(OUTLIER)}
+    _fill(outlier, own, path)
+    return outlier.eval()
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from sslbt.export.onnx import Deployed, export
 from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
+from sslbt.nn.outlier import Outlier
 
 ABOUT = {
     "classes": ["meningioma", "glioma", "pituitary"],
@@ -18,6 +19,8 @@ ABOUT = {
     "data_digest": "d1",
     "split_hash": "s1",
     "temperature": 1.7,
+    "plausible_above": 0.3,
+    "guarantee": 0.9,
     "synthetic": True,
 }
 
@@ -32,7 +35,7 @@ class Exported:
 
     def ours(self, image: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return self.model(torch.from_numpy(image)).numpy()
+            return self.model(torch.from_numpy(image))[0].numpy()
 
 
 def draw_pictures(batch: int, height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -52,12 +55,14 @@ def draw_pictures(batch: int, height: int, width: int, seed: int = 0) -> np.ndar
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     torch.manual_seed(0)
     classifier = Classifier(Encoder(8), 3)
-    model = Deployed(classifier, 96, ABOUT["temperature"])
+    outlier = Outlier()
+    outlier.above.fill_(1.25)
+    model = Deployed(classifier, outlier, 96, ABOUT["temperature"])
     with torch.no_grad():
         for seed in range(30):  # batch statistics of such pictures
             model(torch.from_numpy(draw_pictures(8, 96, 96, seed)))
         linear = classifier.head[-1]  # and answers that differ between them
-        logits = model.eval()(torch.from_numpy(draw_pictures(32, 96, 96, seed=99))).log() * model.temperature
+        logits = model.eval()(torch.from_numpy(draw_pictures(32, 96, 96, seed=99)))[0].log() * model.temperature
         scale = 2 / (logits - logits.mean(dim=1, keepdim=True)).std(dim=0).mean()
         linear.weight.mul_(scale)
         linear.bias.copy_(scale * (linear.bias - logits.mean(dim=0)))

@@ -70,10 +70,21 @@ def test_the_temperature_is_inside(exported: Any, theirs: Answer, draw: Draw) ->
     np.testing.assert_allclose(np.diff(found), np.diff(logits), atol=2e-3)
 
 
+def test_the_strangeness_is_that_of_the_outlier_network(exported: Any, draw: Draw) -> None:
+    image = draw(4, 90, 120)
+    session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["strangeness"], {"image": image})
+    with torch.no_grad():
+        expected = exported.model.outlier(Preprocess()(torch.from_numpy(image))).numpy()
+    assert expected.std() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_the_file_says_what_it_is(exported: Any) -> None:
     session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
-    (image,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    (image,), (probabilities, strangeness) = session.get_inputs(), session.get_outputs()
     assert (image.name, image.type, probabilities.name) == ("image", "tensor(float)", "probabilities")
+    assert strangeness.name == "strangeness"
     assert all(isinstance(length, str) for length in image.shape)  # every axis is free
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["classes"]) == exported.about["classes"]
@@ -81,7 +92,8 @@ def test_the_file_says_what_it_is(exported: Any) -> None:
         name: exported.about[name] for name in ("run_id", "code_version", "data_digest", "split_hash")
     }
     assert float(facts["temperature"]) == 1.7
-    assert float(facts["abstain_below"]) == 0.5
+    thresholds = [float(facts[name]) for name in ("plausible_above", "guarantee", "strange_above")]
+    assert thresholds == [0.3, 0.9, 1.25]
     assert facts["synthetic"] == "true"
     assert facts["version"] == sslbt.__version__
     assert "research use only" in facts["license"]

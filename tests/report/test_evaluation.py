@@ -164,6 +164,14 @@ def warned(results: Results, **about: object) -> list[str]:
     return page(results, **about).said(LIMITS, "li")
 
 
+def test_saliency_that_knows_no_more_than_the_middle_of_the_picture_is_told() -> None:
+    own = made().saliency
+    below, above = (own.assign(method="middle", pointing=value) for value in (0.5, 0.6))
+    assert warned(replace(made(), saliency=pd.concat([own, below]))) == []
+    (said,) = warned(replace(made(), saliency=pd.concat([own, above])))
+    assert "“middle” points at the tumour at least as often as the classifier's maps (0.600, against 0.580)" in said
+
+
 def test_nothing_is_loaded_nothing_runs_and_the_page_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # with charts
     html = evaluation_report(made(), ABOUT)

@@ -26,7 +26,9 @@ from sslbt.data.matlab import write_mat
 CLASSES = ("meningioma", "glioma", "pituitary")
 METADATA = {
     "classes": json.dumps(CLASSES),
-    "abstain_below": "0.5",
+    "plausible_above": "0.5",  # one class alone, or none
+    "guarantee": "0.9",
+    "strange_above": "1.9",
     "run_id": "0123456789abcdef0123456789abcdef",
     "version": "0.1.0",
     "data_digest": "d1",
@@ -38,7 +40,10 @@ METADATA = {
 
 @pytest.fixture(scope="session")
 def write_tiny() -> Callable[..., Path]:
-    """Write a tiny ONNX file of the contract: softmax(W [mean, power] + b) of pixels scaled to [0, 1]."""
+    """Write a tiny ONNX file of the contract, of pixels scaled to [0, 1].
+
+    Probabilities are softmax(W [mean, power] + b); the strangeness is mean + power.
+    """
 
     def write(path: Path, metadata: dict[str, str] = METADATA, output: str = "probabilities") -> Path:
         nodes = [
@@ -55,6 +60,7 @@ def write_tiny() -> Callable[..., Path]:
             helper.make_node("Concat", ["mean_column", "power_column"], ["features"], axis=1),
             helper.make_node("Gemm", ["features", "weight", "bias"], ["logits"]),
             helper.make_node("Softmax", ["logits"], [output], axis=1),
+            helper.make_node("Add", ["mean", "power"], ["strangeness"]),
         ]
         constants = {
             "axes": np.array([1, 2], np.int64),
@@ -66,7 +72,10 @@ def write_tiny() -> Callable[..., Path]:
             nodes,
             "tiny",
             [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", "height", "width"])],
-            [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", len(CLASSES)])],
+            [
+                helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", len(CLASSES)]),
+                helper.make_tensor_value_info("strangeness", TensorProto.FLOAT, ["batch"]),
+            ],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

@@ -11,7 +11,7 @@ from sslbt.errors import UserError
 def independent(model, picture):
     """One picture through a session of its own, with ONNX Runtime's defaults."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": picture[None].astype(np.float32)})[0][0]
+    return session.run(["probabilities"], {"image": picture[None].astype(np.float32)})[0][0]
 
 
 def pictures(count):
@@ -25,18 +25,21 @@ def pictures(count):
 
 def test_mixed_sizes_and_types_score_as_each_alone(model, classifier):
     given = pictures(3 * MAX_BATCH + 5)
-    scores = classifier.probabilities(given)
-    assert scores.dtype == np.float32
+    scores, strangeness = classifier.scores(given)
+    assert scores.dtype == strangeness.dtype == np.float32
     np.testing.assert_allclose(scores, [independent(model, picture) for picture in given], atol=1e-6)
     assert len(set(scores.argmax(1))) > 1
+    unit = [(one - one.min()) / np.ptp(one) for one in (picture.astype(float) for picture in given)]
+    np.testing.assert_allclose(strangeness, [one.mean() + (one**2).mean() for one in unit], atol=1e-5)
 
 
 def test_no_pictures_no_rows(classifier):
-    assert classifier.probabilities([]).shape == (0, 3)
+    probabilities, strangeness = classifier.scores([])
+    assert (probabilities.shape, strangeness.shape) == ((0, 3), (0,))
     assert list(classifier.rows([])) == []
 
 
-def test_rows_name_the_class_and_abstain_below_the_threshold(model, classifier):
+def test_rows_name_the_class_and_abstain_where_none_is_plausible(model, classifier):
     given = pictures(20)
     rows = list(classifier.rows(given))
     for row, picture in zip(rows, given, strict=True):
@@ -46,8 +49,26 @@ def test_rows_name_the_class_and_abstain_below_the_threshold(model, classifier):
         assert row["confidence"] == pytest.approx(scores.max(), abs=1e-6)
         assert [row[f"p_{name}"] for name in classifier.classes] == pytest.approx(scores.tolist(), abs=1e-6)
         assert row["abstain"] is bool(scores.max() < 0.5)
-        assert bool(row["reason"]) is row["abstain"]
+        assert row["reason"] == ("no class reaches the 0.50 that makes it plausible" if row["abstain"] else "")
     assert {row["abstain"] for row in rows} == {True, False}
+
+
+def test_several_plausible_classes_are_named(tmp_path, write_tiny, classifier):
+    wide = Classifier.load(write_tiny(tmp_path / "wide.onnx", classifier.metadata | {"plausible_above": "0.2"}))
+    for row in wide.rows(pictures(20)):
+        plausible = [name for name in wide.classes if row[f"p_{name}"] >= 0.2]
+        assert row["abstain"] is (len(plausible) != 1)
+        if len(plausible) == 2:
+            assert row["reason"] == f"plausible are {plausible[0]} and {plausible[1]}: each reaches 0.20"
+
+
+def test_a_strange_picture_gets_no_answer_however_sure(classifier):
+    white = np.full((32, 32), 200, np.uint8)
+    white[0, 0] = 0  # mean and power close to 1: stranger than 1.9
+    (row,) = classifier.rows([white])
+    assert row["confidence"] > 0.5
+    assert row["abstain"] is True
+    assert row["reason"] == "not a brain MRI as it knows them (strangeness 2.00; 1.90 would pass)"
 
 
 def test_a_bad_picture_costs_its_own_row_only(classifier):
@@ -101,7 +122,7 @@ def test_loading_says_what_is_wrong(tmp_path, write_tiny, model):
         Classifier.load(cut)
 
 
-@pytest.mark.parametrize("lacking", ["classes", "abstain_below", "run_id", "version"])
+@pytest.mark.parametrize("lacking", ["classes", "plausible_above", "guarantee", "strange_above", "run_id", "version"])
 def test_metadata_must_be_there(tmp_path, write_tiny, classifier, lacking):
     metadata = {key: value for key, value in classifier.metadata.items() if key != lacking}
     with pytest.raises(UserError, match=f"no classifier of sslbt .*{lacking}"):
