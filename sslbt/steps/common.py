@@ -138,5 +138,6 @@ def refuse_leak(seen: Sequence[Sequence[str]], split: Split, what: str) -> None:
     if both:
         raise UserError(
             f"{what}: it has learnt from {len(both)} of the test {('slices', 'patients')[place]} of "
-            f"split={split.name}, {min(both)} among them; train it with the split it is to be judged on"
+            f"split={split.name}, {min(both)} among them; train it with the split it is to be judged on, or, if these "
+            "are other people with the same numbers, give annotations with other ones"
         )

@@ -21,14 +21,16 @@ METRICS = ("accuracy", "balanced_accuracy", "macro_auroc", "ece", "patient_accur
 def compare(cfg: Compare, run: Run) -> None:
     """Print and log what each evaluation has more of than the first one, with intervals over the same patients."""
     runs = [evaluation(run_id) for run_id in cfg.runs.split()]
-    names = distinct([chosen.info.run_name for chosen in runs])
+    names = distinct([chosen.info.run_name.removeprefix("evaluate ") for chosen in runs])
     answers = [Predictions.read(registry.predictions_of(chosen.info.run_id, PREDICTIONS)) for chosen in runs]
     table = beside_the_first(names, runs, answers)
     run.describe(f"compare {len(runs)} with {names[0]}", compared=cfg.runs)
     run.table("comparison.csv", table)
     run.figure("pictures/differences.png", charts.differences(table[table.metric == HEADLINE], HEADLINE))
-    print(f"\n{len(answers[0].labels)} slices of {len(np.unique(answers[0].families))} patient families")
-    print("differences from the first, 95 % intervals over patients\n")
+    print(
+        f"\n{len(answers[0].labels)} slices of {len(np.unique(answers[0].families))} patient families; each figure with"
+    )
+    print("its 95 % interval over patients, then its difference to the first, and p of no difference (Holm)\n")
     for metric in METRICS:
         print(f"{metric}\n{told(table[table.metric == metric])}\n")
 
@@ -104,9 +106,9 @@ def holm(p: pd.Series) -> pd.Series:
 
 def told(rows: pd.DataFrame) -> str:
     """The table of one metric, as a person reads it."""
-    lines = []
+    lines, width = [], rows.name.str.len().max()
     for row in rows.to_dict("records"):
-        line = f"  {row['name']:34} {row['value']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
+        line = f"  {row['name']:{width}}  {row['value']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
         if np.isfinite(row["difference"]):
             ends = f"({row['difference_ci_low']:+.3f} to {row['difference_ci_high']:+.3f})"
             line += f"   {row['difference']:+.3f} {ends}  p {row['p']:.3f}"

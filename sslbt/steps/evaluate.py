@@ -75,8 +75,10 @@ def truth(judge: Judge) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def with_planes(judge: Judge) -> pd.DataFrame:
-    """The table of the test slices; planes that no file names are estimated, and say so."""
+    """The table of the test slices; planes that no file names are estimated, and say so (phantoms are too plain)."""
     table = judge.table(judge.rows)
+    if judge.cache.synthetic:
+        return table
     estimated = pd.Series(estimate_planes(judge.cache.pixels[judge.rows]), table.index)
     estimated = estimated.where(estimated == "", estimated + ", estimated")
     return table.assign(plane=table.plane.where(table.plane != "", estimated))

@@ -17,7 +17,7 @@ PICTURES = {
     "pretrain-encoder": {"restored_epoch_0001.png", "restored_epoch_0002.png", "curves.png"},
     "pretrain-contrastive": {"pairs.png", "curves.png"},
     "finetune": {"labelled_slices.png"},
-    "evaluate": {"confusion.png", "comparison.png"},
+    "evaluate": {"confusion.png", "comparison.png", "reliability.png", "coverage.png"},
     "main": {"comparison.png"},
 }
 
@@ -82,11 +82,8 @@ def test_metrics_come_by_epoch_and_with_intervals_and_controls(finished):
             )
         for name in ("macro_f1", "macro_auroc", "ece", "brier", "recall_glioma"):
             assert f"test/{name}" in metrics
-        controls = {name.split("/")[1] for name in metrics if name.startswith("control/")}
         assert run.data.params["classifier/labels"] == "12"
         assert run.data.params["classifier/way"] == run.data.tags["way"]
-        scratch = {"from_scratch"} if run.data.tags["way"] != "scratch" else set()
-        assert controls == {"majority", "raw_pixels", "random_encoder"} | scratch
         assert metrics["control/majority/balanced_accuracy"] == pytest.approx(1 / 3)
 
 
