@@ -8,19 +8,21 @@ from sslbt.data.preprocess import resize
 from sslbt.evaluation.intervals import mean_interval
 
 TOLERANCE = 15 / 224  # of the side: how far beside the tumour a pointer still counts, as the pointing game has it
+FIGURES = ("pointing", "inside", "share")
 SIZES = ("small", "middle", "large")
 
 
 def localise(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
-    """`pointing` and `share` of maps (n, size, size) on masks (n, size, size) bool, by slice; NaN without a tumour.
+    """`FIGURES` of maps (n, size, size) on masks (n, size, size) bool, by slice; NaN without a tumour.
 
     pointing: 1 where the map's maximum lies in the tumour, or within 15 pixels of 224 of it (Zhang et al. 2016,
         arXiv:1608.00507), else 0.
+    inside: 1 where it lies in the tumour itself: the tolerance is kind to maps that only know where tumours are common.
     share: of the map's sum, how much lies in the tumour (energy-based pointing game, Wang et al. 2020,
         arXiv:1910.01279). NaN too where the map is all zero.
     """
     side = maps.shape[1]
-    found = np.full((len(maps), 2), np.nan)
+    found = np.full((len(maps), len(FIGURES)), np.nan)
     for row, (values, mask) in enumerate(zip(maps, masks, strict=True)):
         if mask.any():
             place = np.unravel_index(values.argmax(), values.shape)
@@ -28,9 +30,10 @@ def localise(maps: np.ndarray, masks: np.ndarray) -> pd.DataFrame:
             total = values.sum(dtype=float)
             found[row] = (
                 distance <= TOLERANCE * side,
+                distance == 0,
                 values[mask].sum(dtype=float) / total if total > 0 else np.nan,
             )
-    return pd.DataFrame(found, columns=["pointing", "share"])
+    return pd.DataFrame(found, columns=FIGURES)
 
 
 def centre_prior(size: int) -> np.ndarray:
@@ -55,7 +58,7 @@ def localisation_table(
         families: (slices,), for the intervals over patients.
 
     Returns:
-        method, by (`all`, `class`, `tumour size`), group, slices, then pointing and share, each with its 95 % interval
+        method, by (`all`, `class`, `tumour size`), group, slices, then `FIGURES`, each with its 95 % interval
         as `_ci_low` and `_ci_high`.
     """
     known = masks.any(axis=(1, 2))
@@ -73,8 +76,8 @@ def localisation_table(
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-_FIGURES = [f"{figure}{end}" for figure in ("pointing", "share") for end in ("", "_ci_low", "_ci_high")]
-_COLUMNS = ["method", "by", "group", "slices", *_FIGURES]
+_MEASURED = [f"{figure}{end}" for figure in FIGURES for end in ("", "_ci_low", "_ci_high")]
+_COLUMNS = ["method", "by", "group", "slices", *_MEASURED]
 
 
 def _groups(area: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> list[tuple[str, str, np.ndarray]]:

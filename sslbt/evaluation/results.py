@@ -59,6 +59,6 @@ class Results:
     outliers: pd.DataFrame  # kind, pictures, accepted (share that passes as a brain MRI); real slices first
     groups: pd.DataFrame  # by, group, slices, patients, accuracy, accuracy_ci_low, accuracy_ci_high
     robustness: pd.DataFrame  # change, strength, balanced_accuracy, balanced_accuracy_ci_low, balanced_accuracy_ci_high
-    saliency: pd.DataFrame  # method (ours first), by, group, slices; pointing and share, each with _ci_low and _ci_high
+    saliency: pd.DataFrame  # method (ours first), by, group, slices; FIGURES of localisation with _ci_low, _ci_high
     worst: list[Shown]  # the surest of the wrong answers
     examples: list[Shown]  # right answers, evenly from the classes

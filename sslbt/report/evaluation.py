@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from sslbt.evaluation import charts
+from sslbt.evaluation.localisation import FIGURES
 from sslbt.evaluation.metrics import expected_calibration_error
 from sslbt.evaluation.results import HEADLINE, Results
 from sslbt.evaluation.robustness import CHANGES
@@ -188,10 +189,10 @@ def _outliers(table: pd.DataFrame) -> Table:
 
 def _saliency(table: pd.DataFrame) -> Table:
     rows = [
-        (row["method"], _named(row), row["slices"], estimate(row, "pointing"), estimate(row, "share"))
+        (row["method"], _named(row), row["slices"], *(estimate(row, figure) for figure in FIGURES))
         for row in table.to_dict("records")
     ]
-    return Table(("map", "of", "slices", "peak in the tumour", "share in the tumour"), rows, texts=2)
+    return Table(("map", "of", "slices", "peak at the tumour", "peak in it", "share in it"), rows, texts=2)
 
 
 def _groups(table: pd.DataFrame) -> Table:

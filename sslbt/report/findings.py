@@ -147,10 +147,12 @@ def _of_saliency(results: Results) -> Iterator[str]:
     """Maps that find the tumour no better than what knows no picture explain nothing; the classifier's come first."""
     overall = results.saliency[results.saliency.by == "all"] if len(results.saliency) else results.saliency
     for row in overall.iloc[1:].to_dict("records"):
-        if row["pointing"] >= (ours := overall.pointing.iloc[0]):
+        ours = overall.iloc[0]
+        if row["pointing"] >= ours.pointing:
             yield (
-                f"“{row['method']}” points at the tumour at least as often as the classifier's maps "
-                f"({share(row['pointing'])}, against {share(ours)}): they are no proof that it goes by the tumour"
+                f"“{row['method']}” points at or near the tumour at least as often as the classifier's maps "
+                f"({share(row['pointing'])}, against {share(ours.pointing)}; into it {share(row['inside'])}, against "
+                f"{share(ours.inside)}): the maps are weak proof that it goes by the tumour"
             )
 
 

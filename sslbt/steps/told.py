@@ -9,6 +9,7 @@ import pandas as pd
 
 from sslbt.config import Evaluate
 from sslbt.evaluation import answering, charts
+from sslbt.evaluation.localisation import FIGURES
 from sslbt.evaluation.metrics import HEADLINES, Metrics, expected_calibration_error
 from sslbt.evaluation.results import HEADLINE, Results
 from sslbt.report import findings
@@ -74,9 +75,9 @@ def further(results: Results) -> Metrics:
     for kind, accepted in zip(results.outliers.kind, results.outliers.accepted, strict=True):
         found[f"accepted/{kind}".replace(" ", "_")] = float(accepted)
     overall = results.saliency[results.saliency.by == "all"]
-    for method, pointing, share in zip(overall.method, overall.pointing, overall.share, strict=True):
-        name = method.replace(" ", "_")
-        found |= {f"saliency/{name}/pointing": float(pointing), f"saliency/{name}/share": float(share)}
+    for row in overall.to_dict("records"):
+        method = row["method"].replace(" ", "_")
+        found |= {f"saliency/{method}/{figure}": float(row[figure]) for figure in FIGURES}
     return found
 
 

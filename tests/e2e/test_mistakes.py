@@ -64,7 +64,7 @@ def test_a_failing_step_fails_main(place, tmp_path, phantoms):
     ("words", "sentence"),
     [
         (["finetune", "--pretrained", "0" * 32], "0" * 32 + ": no such run in sqlite"),
-        (["finetune", "--pretrained", "nonsense"], "nonsense: neither a checkpoint file nor a run id"),
+        (["finetune", "--pretrained", "nonsense"], "nonsense: neither a checkpoint file, a run id"),
         (["evaluate", "--model", "0" * 32], "no such run"),
         (["register", "--run", "0" * 32], "no such run"),
         (["register"], "run evaluate first"),

@@ -28,6 +28,7 @@ def test_a_worked_example() -> None:
     )
     found = localise(maps, np.stack([mask] * 6))
     assert found.pointing.tolist() == [1, 1, 0, 1, 0, 1]  # distances 0, 7, 8, 7.07, 8.49, 0
+    assert found.inside.tolist() == [1, 0, 0, 0, 0, 1]
     assert found.share.tolist() == [1, 0, 0, 0, 0, 0.75]
 
 
@@ -67,8 +68,8 @@ def test_the_table_has_every_group_with_its_mean_and_interval(made: tuple[np.nda
     half[labels == 1] = spot(5, 5)
     table = localisation_table({"good": hit, "half": half}, masks, labels, CLASSES, families)
     assert list(table.columns) == [
-        "method", "by", "group", "slices", "pointing", "pointing_ci_low", "pointing_ci_high", "share", "share_ci_low",
-        "share_ci_high",
+        "method", "by", "group", "slices", "pointing", "pointing_ci_low", "pointing_ci_high", "inside", "inside_ci_low",
+        "inside_ci_high", "share", "share_ci_low", "share_ci_high",
     ]  # fmt: skip
     good, bad = (table[table.method == method].set_index("group") for method in ("good", "half"))
     assert good.by.tolist() == ["all", "class", "class", "tumour size", "tumour size", "tumour size"]

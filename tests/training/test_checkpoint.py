@@ -9,9 +9,10 @@ from torch import Tensor
 from sslbt.errors import UserError
 from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
+from sslbt.nn.outlier import Outlier
 from sslbt.training import checkpoint
 
-ABOUT = {"size": 64, "classes": ["a", "b", "c"], "temperature": 1.25, "seen": [["f", "1.mat"]]}
+ABOUT = {"size": 64, "classes": ["a", "b", "c"], "temperature": 1.25, "plausible_above": 0.2, "seen": [["f", "1.mat"]]}
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_an_encoder_comes_back(path: Path, classifier: Classifier) -> None:
 
 
 def test_a_classifier_comes_back_ready_to_score(path: Path, classifier: Classifier) -> None:
-    checkpoint.save_classifier(path, classifier, ABOUT)
+    checkpoint.save_classifier(path, classifier, Outlier(), ABOUT)
     model, about = checkpoint.load_classifier(path)
     assert same(model.state_dict(), classifier.state_dict())
     assert about == ABOUT | {"kind": "classifier", "width": 4}
@@ -137,10 +138,26 @@ def test_a_classifier_comes_back_ready_to_score(path: Path, classifier: Classifi
 
 
 def test_a_classifiers_encoder_can_be_taken_alone(path: Path, classifier: Classifier) -> None:
-    checkpoint.save_classifier(path, classifier, ABOUT)
+    checkpoint.save_classifier(path, classifier, Outlier(), ABOUT)
     encoder, about = checkpoint.load_encoder(path)
     assert same(encoder.state_dict(), classifier.encoder.state_dict())
     assert about["size"] == 64
+
+
+def test_what_is_no_brain_mri_comes_back_too(path: Path, classifier: Classifier) -> None:
+    outlier = Outlier()
+    outlier.above.fill_(2.5)
+    checkpoint.save_classifier(path, classifier, outlier, ABOUT)
+    back = checkpoint.load_outlier(path)
+    assert same(back.state_dict(), outlier.state_dict())
+    assert not back.training
+
+
+def test_a_classifier_that_knows_no_doubt_is_refused_with_a_remedy(path: Path, classifier: Classifier) -> None:
+    older = {name: value for name, value in ABOUT.items() if name != "plausible_above"}
+    checkpoint.save(path, classifier.state_dict(), older | {"kind": "classifier", "width": 4})
+    with pytest.raises(UserError, match="made by an earlier version, which knew no doubt; fine-tune it again"):
+        checkpoint.load_classifier(path)
 
 
 def test_an_encoder_is_no_classifier(path: Path, classifier: Classifier) -> None:
