@@ -114,23 +114,6 @@ def _places(features: np.ndarray) -> np.ndarray:
     return TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0).fit_transform(reduced)
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...], title: str) -> Figure:
-    """How many of each true class (rows) were taken for which (columns)."""
-    counts = np.zeros((len(classes), len(classes)), int)
-    np.add.at(counts, (labels, predicted), 1)
-    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
-    figure = Figure(figsize=(4.6, 4), layout="constrained")
-    axis = figure.subplots()
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        text = f"{count}\n{shares[row, column]:.0%}"
-        axis.text(column, row, text, ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black")
-    ticks = range(len(classes))
-    axis.set(xticks=ticks, yticks=ticks, xticklabels=classes, yticklabels=classes, xlabel="predicted", ylabel="true")
-    axis.set_title(title, fontsize="medium")
-    return figure
-
-
 def comparison(rows: Sequence[tuple[str, float, float, float, bool]], metric: str, title: str) -> Figure:
     """Bars with intervals, best on top: (name, value, low, high, whether it is a control)."""
     ordered = sorted(rows, key=lambda row: row[1])

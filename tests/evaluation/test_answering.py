@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sslbt.evaluation.answering import curve, plausible_above, sets
+from sslbt.evaluation.answering import curve, over_patients, plausible_above, sets
 from sslbt.evaluation.metrics import Predictions
 
 
@@ -88,3 +88,9 @@ def test_intervals_of_the_curve_are_over_patients():
     assert (found.accuracy_ci_low <= found.accuracy).all()
     assert (found.accuracy <= found.accuracy_ci_high).all()
     assert found.accuracy.iloc[3] > found.accuracy.iloc[-1]  # surer slices are righter here
+
+
+def test_every_patient_weighs_the_same():
+    mean, low, high = over_patients(np.array([1, 1, 1, 1, 0, 0, 1]), np.array(list("aaaabcd")))
+    assert mean == 0.5  # one, none, none, one
+    assert low < 0.5 < high

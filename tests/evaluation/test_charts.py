@@ -51,6 +51,16 @@ def test_a_classifier_without_controls_has_a_chart() -> None:
     assert len(drawn(charts.forest("ours", figures_of(0.7, 0.6, 0.8), [], 0.5)).axes[0].get_yticklabels()) == 1
 
 
+def test_differences_are_those_to_the_first_in_the_order_given() -> None:
+    rows = [("a", np.nan, np.nan, np.nan), ("b", 0.1, -0.1, 0.3), ("c", -0.2, -0.3, -0.1)]
+    table = pd.DataFrame(rows, columns=["name", "difference", "difference_ci_low", "difference_ci_high"])
+    axis = drawn(charts.differences(table, "patient_accuracy")).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["b", "c"]
+    assert [list(line.get_xdata()) for line in axis.lines[:4:2]] == [[-0.1, 0.3], [-0.3, -0.1]]
+    assert [line.get_xdata()[0] for line in axis.lines[1:4:2]] == [0.1, -0.2]
+    assert axis.get_xlabel() == "patient accuracy, more than a"
+
+
 def test_confusion_counts_as_scikit_learn_does() -> None:
     given = answers()
     axis = drawn(charts.confusion(given, CLASSES, "slices")).axes[0]

@@ -104,12 +104,6 @@ def test_slices_that_are_alike_lie_together_in_an_embedding() -> None:
         assert (np.linalg.norm(points - own, axis=1) < np.linalg.norm(points - other, axis=1)).all()
 
 
-def test_confusion_counts_true_classes_in_rows() -> None:
-    figure = drawn(figures.confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 2, 1]), CLASSES, "a title"))
-    assert texts(figure) == ["2\n67%", "0\n0%", "1\n33%", "0\n0%", "1\n100%", "0\n0%", "0\n0%", "0\n0%", "0\n0%"]
-    assert figure.axes[0].get_ylabel() == "true"
-
-
 def test_the_best_stands_on_top_with_its_interval() -> None:
     rows = [("a", 0.5, 0.4, 0.6, True), ("b", 0.9, 0.8, 0.9, False), ("c", 0.7, 0.7, 0.8, True)]
     axis = drawn(figures.comparison(rows, "accuracy", "a title")).axes[0]
