@@ -38,7 +38,8 @@ def evaluate(cfg: Evaluate, run: Run) -> None:
     run.describe(f"evaluate {judge.name}, {about['labels']} labels", way=about["way"], labels=about["labels"])
     run.facts(way=about["way"], labels=about["labels"], size=judge.size, temperature=round(about["temperature"], 3))
 
-    say(f"{len(judge.rows)} test slices of {judge.table(judge.rows).family.nunique()} patient families")
+    whose = f", {cache.unknown_patients} of them of unknown patients" if cache.unknown_patients else ""
+    say(f"{len(judge.rows)} test slices of {judge.table(judge.rows).family.nunique()} patient families{whose}")
     metrics = measure(judge.predictions, cache.classes)
     say("controls")
     controls = beside(cfg, judge)

@@ -168,8 +168,10 @@ def test_a_registered_model_is_judged_on_somebody_elses_slices(finished, elsewhe
     assert code == 0, said
     (run,) = [run for run in place.runs("tags.stage = 'evaluate'") if run.data.tags["split"] == "none"]
     assert run.info.status == "FINISHED"
+    count = len(list(elsewhere.rglob("*.png")))
+    assert f"{count} test slices of {count} patient families, {count} of them of unknown patients" in said
     table = read(place, run, "predictions.csv")
-    assert len(table) == len(list(elsewhere.rglob("*.png")))
+    assert len(table) == count
     assert table.family.is_unique  # nobody knows whose they are
     names = {name.split("/")[1] for name in run.data.metrics if name.startswith("control/")}
     assert names == {"majority", "background_only"}
