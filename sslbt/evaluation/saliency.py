@@ -1,9 +1,10 @@
 """Where a classifier looks: LayerCAM (Jiang et al. 2021, IEEE TIP 30) at the encoder's first stage.
 
 Each place of the stage's feature map counts with its activation times the positive part of the gradient there: what
-spoke for the class, at half the picture's resolution. Gradients through strided convolutions carry a grid as wide as
-the stride; averaging over it first removes the grid. The gradient is written out below as transposed convolutions,
-exact for this network, so that it runs without autograd and can be part of an exported graph.
+spoke for the class, at half the picture's resolution. Strided convolutions leave a grid in it, softened by averaging
+over neighbours: of the map, since averages of the gradient show what is bright rather than what counts. The gradient
+is written out below as transposed convolutions, exact for this network, so that it runs without autograd and can be
+part of an exported graph.
 """
 
 from typing import cast
@@ -18,7 +19,7 @@ from sslbt.nn.heads import Classifier
 
 BATCH = 32
 FIRST = 2  # blocks of the first stage; on real slices later stages, coarser, point at the tumour less often
-GRID = 9  # places of the first stage to average over: one of the last stage's, made odd
+NEIGHBOURS = 5  # places across to average over; more points a little better and tells less of what counts
 
 
 @torch.no_grad()
@@ -57,9 +58,9 @@ def layer_cam(model: Classifier, slices: Tensor, targets: Tensor) -> Tensor:
     gradient = (_of_logit(model, targets) / places)[:, :, None, None].expand_as(outputs[-1])
     for block, inner, output in zip(blocks[::-1], hidden[::-1], outputs[:0:-1], strict=True):
         gradient = _through(block, gradient * (output > 0), inner)
-    positive = F.avg_pool2d(gradient.relu(), GRID, 1, GRID // 2, count_include_pad=False)
-    spoke = (outputs[0] * positive).sum(dim=1, keepdim=True)
-    maps = F.interpolate(spoke, slices.shape[2:], mode="bilinear")[:, 0]
+    spoke = (outputs[0] * gradient.relu()).sum(dim=1, keepdim=True)
+    smooth = F.avg_pool2d(spoke, NEIGHBOURS, 1, NEIGHBOURS // 2, count_include_pad=False)
+    maps = F.interpolate(smooth, slices.shape[2:], mode="bilinear")[:, 0]
     return maps / maps.amax(dim=(1, 2), keepdim=True).clamp_min(1e-30)
 
 
