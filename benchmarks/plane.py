@@ -23,6 +23,7 @@ from sslbt.data.cache import prepare
 from sslbt.data.plane import PLANES, WEIGHTS, decide, describe, estimate_planes
 from sslbt.data.source import Source
 from sslbt.data.splits import make_split
+from sslbt.evaluation.intervals import mean_interval
 
 LABELS = Path(__file__).parents[1] / "tests" / "data" / "planes.csv"
 STRENGTH = 0.3  # inverse of the penalty
@@ -120,6 +121,8 @@ def main() -> None:
     found = estimate_planes(pixels)
     milliseconds = (time.perf_counter() - start) / len(pixels) * 1000
     show("test, by the shipped weights", unseen.plane.to_numpy(str), found)
+    _, low, high = mean_interval((found == unseen.plane).to_numpy(float), unseen.family.to_numpy())
+    print(f"95 % interval over families: {low:.1%} to {high:.1%}")
     print(pd.crosstab(unseen.plane, pd.Series(found, name="estimated")).to_string())
     print(f"{milliseconds:.2f} ms a slice")
 

@@ -22,6 +22,7 @@ COARSE = 64  # pixels a side: enough to see how a head lies
 VIEW = 48  # pixels a side of the head alone
 CELLS = 6  # a side, in which edges are counted
 DIRECTIONS = 8  # of edges, within half a turn
+FAINT = 1e-3  # grey levels of 255; less is rounding, not an edge
 
 
 def estimate_planes(pixels: np.ndarray) -> np.ndarray:
@@ -68,7 +69,7 @@ def describe(picture: np.ndarray) -> np.ndarray:
     edges = np.hypot(down, right)[..., None] * (1 - abs(distance)).clip(0)  # shared by the two directions beside it
     step = VIEW // CELLS
     counts = edges.reshape(CELLS, step, CELLS, step, DIRECTIONS).mean(axis=(1, 3))
-    counts /= np.sqrt((counts**2).mean()) or 1  # brightness and contrast don't matter
+    counts /= max(np.sqrt((counts**2).mean()), FAINT)  # brightness and contrast don't matter
     mirrored = counts[:, ::-1][..., -np.arange(DIRECTIONS)]
     return np.stack([counts + mirrored, abs(counts - mirrored)])[:, :, : CELLS // 2].ravel()
 
