@@ -125,3 +125,8 @@ def test_the_labels_told_by_eye_are_whole() -> None:
     assert labels.file.is_unique
     assert set(labels.plane) == set(PLANES)
     assert len(labels) == 829
+
+
+@pytest.mark.parametrize("grey", [0, 9, 255])
+def test_an_even_picture_has_no_plane(grey):
+    assert estimate_planes(np.full((1, 256, 256), grey, np.uint8)).tolist() == [""]
