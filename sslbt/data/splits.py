@@ -72,6 +72,11 @@ def make_split(table: pd.DataFrame, name: str, classes: tuple[str, ...]) -> Spli
     return Split(name, table[["file", "patient", "family", "label"]].assign(part=part), warning)
 
 
+def some(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of these rows, evenly picked."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+
+
 def shuffled(names: list[str], salt: str) -> list[str]:
     """A fixed random order of these names, another for each salt."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{salt}|{name}".encode()).digest())

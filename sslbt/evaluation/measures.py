@@ -60,11 +60,17 @@ def calibrated(
     labels: np.ndarray, rows: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, classes: Sequence[str]
 ) -> Draws:
     """Expected calibration error, and the Brier score from 0 to 2 (Brier 1950: squared errors, all classes added)."""
-    families, own = weights.shape[1], np.arange(probabilities.shape[1]) == labels[:, None]
+    families = weights.shape[1]
     total = weights @ np.bincount(rows, minlength=families)
     gaps = weights @ calibration_gaps(labels, rows, probabilities, families)
-    errors = np.bincount(rows, np.square(probabilities - own).sum(axis=1), families)
+    errors = np.bincount(rows, brier_errors(labels, probabilities), families)
     return {"ece": np.abs(gaps).sum(axis=1) / total, "brier": weights @ errors / total}
+
+
+def brier_errors(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Squared errors of each slice, all classes added, (slices,)."""
+    own = np.arange(probabilities.shape[1]) == labels[:, None]
+    return np.square(probabilities - own).sum(axis=1)
 
 
 def calibration_gaps(

@@ -14,6 +14,7 @@ from sslbt.evaluation.measures import (
     BINS,
     Draws,
     Measure,
+    brier_errors,
     calibration_gaps,
     counted,
     everything,
@@ -103,6 +104,11 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bi
     """Gap between confidence and accuracy, over bins of equal width, weighed by size (Guo et al. 2017, eq. 3)."""
     gaps = calibration_gaps(labels, np.zeros_like(labels), probabilities, 1, bins)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """Squared errors of the probabilities of all classes, added up, from 0 to 2 (Brier 1950)."""
+    return float(brier_errors(labels, probabilities).mean())
 
 
 def bootstrap(predictions: Predictions, classes: Sequence[str] = (), draws: int = DRAWS, seed: int = 0) -> Draws:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sslbt.data.preprocess import Preprocess, resize
 from sslbt.data.reading import SIDE
-from sslbt.data.splits import Split
+from sslbt.data.splits import Split, some
 from sslbt.evaluation.exposure import another_scan, no_brain
 from sslbt.nn.outlier import SIZE, Outlier
 
@@ -31,7 +31,7 @@ BODY = ("CT_small.dcm", "examples_overlay.dcm", "examples_rgb_color.dcm", "examp
 
 def fit(pixels: np.ndarray, split: Split, seed: int = 0, steps: int = STEPS) -> Outlier:
     """Fit to the training slices among `pixels` (n, 256, 256); the validation patients say where to draw the line."""
-    train, validation = (_some(split.rows(part), MOST) for part in ("train", "validation"))
+    train, validation = (some(split.rows(part), MOST) for part in ("train", "validation"))
     families = split.table.family.to_numpy(str)[validation]
     return fit_outlier(pixels[train], pixels[validation], families, seed, steps)
 
@@ -108,12 +108,12 @@ def strangers(slices: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
         seed: of what is drawn at random.
     """
     rng = np.random.default_rng(seed)
-    some = np.asarray(slices[_some(np.arange(len(slices)), EACH)])
+    few = np.asarray(slices[some(np.arange(len(slices)), EACH)])
     return {
-        "slices upside down": some[:, ::-1].copy(),
-        "slices turned by 180 degrees": some[:, ::-1, ::-1].copy(),
-        "slices on their side": np.rot90(some, 1, (1, 2)).copy(),
-        "slices as a negative": some.max() - some,
+        "slices upside down": few[:, ::-1].copy(),
+        "slices turned by 180 degrees": few[:, ::-1, ::-1].copy(),
+        "slices on their side": np.rot90(few, 1, (1, 2)).copy(),
+        "slices as a negative": few.max() - few,
         "photographs": _details([_grey(photograph) for photograph in load_sample_images().images], rng),
         "other parts of the body": _details([_carried(name) for name in BODY], rng),
         "text": np.stack([_text(rng) for _ in range(EACH)]),
@@ -172,8 +172,3 @@ def _tensor(slices: np.ndarray) -> Tensor:
     """(n, 256, 256) uint8, or floats in [0, 1], to (n, 1, 256, 256) float32 in [0, 1]."""
     whole = torch.from_numpy(np.array(slices))[:, None]
     return whole.float() if whole.is_floating_point() else whole.float() / 255
-
-
-def _some(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of them, evenly."""
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]

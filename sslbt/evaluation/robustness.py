@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslbt.data.preprocess import Preprocess, resize
+from sslbt.data.splits import some
 from sslbt.evaluation.intervals import interval
 from sslbt.evaluation.metrics import Predictions, bootstrap, headline
 
@@ -110,7 +111,7 @@ def curve(
         change, strength, balanced_accuracy, balanced_accuracy_ci_low, balanced_accuracy_ci_high; by change, then by
         strength, 0 among them.
     """
-    chosen = np.linspace(0, len(slices) - 1, min(len(slices), MOST)).astype(int)
+    chosen = some(np.arange(len(slices)), MOST)
 
     def ask(change: str, strength: float) -> tuple[float, float, float]:
         parts = [slices[rows] for rows in torch.from_numpy(chosen).split(BATCH)]

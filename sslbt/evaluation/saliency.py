@@ -49,7 +49,7 @@ def layer_cam(model: Classifier, slices: Tensor, targets: Tensor) -> Tensor:
     """Maps of a batch, (batch, size, size), each with 1 as its maximum (all zero where nothing spoke for the class)."""
     encoder = model.encoder
     blocks = cast(list[Block], list(encoder.blocks.children())[FIRST:])
-    outputs = [encoder.blocks[:FIRST](encoder.stem((slices - 0.25) / 0.25))]
+    outputs = [encoder.blocks[:FIRST](encoder.begin(slices))]
     hidden = []
     for block in blocks:
         hidden.append(block.convs[:3](outputs[-1]))

@@ -28,7 +28,11 @@ class Encoder(nn.Module):
 
     def forward(self, slices: Tensor) -> Tensor:
         """(batch, 1, size, size) in [0, 1] to the feature map (batch, 8 width, size / 16, size / 16)."""
-        return self.blocks(self.stem((slices - 0.25) / 0.25))  # mean and deviation of the figshare set
+        return self.blocks(self.begin(slices))
+
+    def begin(self, slices: Tensor) -> Tensor:
+        """What the blocks are given, (batch, width, size / 2, size / 2)."""
+        return self.stem((slices - 0.25) / 0.25)  # mean and deviation of the figshare set
 
     def pooled(self, slices: Tensor) -> Tensor:
         """One feature vector a slice, (batch, 8 width): the mean over positions."""

@@ -5,7 +5,7 @@ import pandas as pd
 
 from sslbt.evaluation import charts
 from sslbt.evaluation.localisation import FIGURES
-from sslbt.evaluation.metrics import expected_calibration_error
+from sslbt.evaluation.metrics import brier_score, expected_calibration_error
 from sslbt.evaluation.results import HEADLINE, Results
 from sslbt.evaluation.robustness import CHANGES
 from sslbt.report import findings
@@ -147,9 +147,13 @@ def _calibration(results: Results) -> Table:
     labels = results.predictions.labels
 
     def row(when: str, probabilities: np.ndarray) -> tuple[str, str, str, str]:
-        brier = np.square(probabilities - np.eye(len(results.classes))[labels]).sum(axis=1).mean()
         sure = probabilities.max(axis=1).mean()
-        return when, share(expected_calibration_error(labels, probabilities)), share(brier), share(sure)
+        return (
+            when,
+            share(expected_calibration_error(labels, probabilities)),
+            share(brier_score(labels, probabilities)),
+            share(sure),
+        )
 
     rows = [row("before", results.uncalibrated), row("after", results.predictions.probabilities)]
     return Table(("calibration", "ECE", "Brier score", "mean probability of the predicted class"), rows)

@@ -11,7 +11,7 @@ from sslbt import parallel
 from sslbt.config import Evaluate, Prepare, Pretraining, Training
 from sslbt.data.audit import Audit, audit
 from sslbt.data.cache import Cache, prepare
-from sslbt.data.splits import Split, make_split
+from sslbt.data.splits import Split, make_split, some
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
 from sslbt.evaluation.features import extract
@@ -82,11 +82,6 @@ def validation(cache: Cache, split: Split, cfg: Pretraining) -> Watched:
     slices, table = cache.load(rows, cfg.size), split.table.iloc[rows]
     labels, families = table.label.to_numpy(), table.family.to_numpy()
     return Watched(slices, labels, families, cache.classes, Probe(slices, labels, families, cfg.epochs))
-
-
-def some(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of these rows, evenly picked."""
-    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
 
 
 def leave_encoder(

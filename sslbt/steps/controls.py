@@ -12,6 +12,7 @@ from sslbt.evaluation.metrics import Predictions, headline, paired_difference
 from sslbt.evaluation.metrics import evaluate as measure
 from sslbt.evaluation.results import HEADLINE, Control
 from sslbt.nn.encoder import Encoder
+from sslbt.report import findings
 from sslbt.steps.common import refuse_leak
 from sslbt.steps.judge import Judge
 from sslbt.terminal import say
@@ -24,11 +25,11 @@ ABOUT = {
     "raw pixels": "logistic regression on the slices at 32 x 32 pixels",
     "ten intensities": "logistic regression on ten figures of brightness, blind to place",
     "random encoder": "logistic regression on features of the same network with its first, random weights",
-    "shuffled labels": "logistic regression on the pretrained features with labels dealt out at random, mean of 20 "
+    findings.SHUFFLED: "logistic regression on the pretrained features with labels dealt out at random, mean of 20 "
     "deals: it has to be at chance",
-    "tumour painted over": "this classifier where the tumour is replaced by what surrounds it",
-    "as much painted over": "this classifier where as much is replaced beside the tumour: what painting itself costs",
-    "background only": "this classifier where the head is replaced by one grey",
+    findings.BLANKED: "this classifier where the tumour is replaced by what surrounds it",
+    findings.ELSEWHERE: "this classifier where as much is replaced beside the tumour: what painting itself costs",
+    findings.BACKGROUND: "this classifier where the head is replaced by one grey",
     "learnt from the background": "logistic regression on the slices at 32 x 32 pixels, the head replaced by one grey: "
     "how much the air around heads gives away",
 }
@@ -88,7 +89,7 @@ def with_the_labels(judge: Judge) -> Iterator[tuple[str, list[np.ndarray]]]:
     yield "learnt from the background", [controls.raw_pixels(*without)]
     yield "ten intensities", [controls.intensities(*inputs)]
     yield "random encoder", [controls.random_encoder(*inputs, int(about["width"]), seed=0)]
-    yield "shuffled labels", list(controls.shuffled_labels(pretrained(judge), *inputs, seed=0))
+    yield findings.SHUFFLED, list(controls.shuffled_labels(pretrained(judge), *inputs, seed=0))
 
 
 def pretrained(judge: Judge) -> Encoder:
@@ -103,9 +104,9 @@ def spoilt(judge: Judge) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     masked = judge.few[judge.table(judge.few).tumour.notna().to_numpy()]
     if len(masked):
         slices, masks = judge.slices(masked), judge.masks(masked)
-        yield "tumour painted over", masked, judge.probabilities(altered.without_tumour(slices, masks))
-        yield "as much painted over", masked, judge.probabilities(altered.without_as_much(slices, masks, seed=0))
+        yield findings.BLANKED, masked, judge.probabilities(altered.without_tumour(slices, masks))
+        yield findings.ELSEWHERE, masked, judge.probabilities(altered.without_as_much(slices, masks, seed=0))
     else:
         say("no control without the tumour: these slices have no tumour masks")
     background = altered.background_only(judge.slices(judge.few))
-    yield "background only", judge.few, judge.probabilities(background)
+    yield findings.BACKGROUND, judge.few, judge.probabilities(background)

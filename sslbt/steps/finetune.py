@@ -12,7 +12,7 @@ from sslbt.config import Finetune
 from sslbt.data.cache import Cache
 from sslbt.data.labels import choose_labels
 from sslbt.data.source import cache_folder, once
-from sslbt.data.splits import Split
+from sslbt.data.splits import Split, some
 from sslbt.evaluation import answering, figures, outliers
 from sslbt.evaluation.calibration import fit_temperature
 from sslbt.evaluation.features import logits
@@ -20,7 +20,7 @@ from sslbt.evaluation.metrics import Predictions, headline
 from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
-from sslbt.steps.common import open_data, origin, refuse_leak, schedule_of, some
+from sslbt.steps.common import open_data, origin, refuse_leak, schedule_of
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest
 from sslbt.tracking.models import CLASSIFIER, ENCODER, checkpoint_file

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from sslbt.data.cache import Cache
 from sslbt.data.preprocess import resize
-from sslbt.data.splits import Split
+from sslbt.data.splits import Split, some
 from sslbt.evaluation.features import logits
 from sslbt.evaluation.metrics import Predictions
 from sslbt.nn.heads import Classifier
-from sslbt.steps.common import some
 
 NAMES = {"encoder": "encoder way", "contrastive": "contrastive way", "scratch": "from scratch"}
 LOOKED_INTO = 600  # slices; what takes long is asked of so many, evenly picked

@@ -10,7 +10,7 @@ import pandas as pd
 from sslbt.config import Evaluate
 from sslbt.evaluation import answering, charts
 from sslbt.evaluation.localisation import FIGURES
-from sslbt.evaluation.metrics import HEADLINES, Metrics, expected_calibration_error
+from sslbt.evaluation.metrics import HEADLINES, Metrics, brier_score, expected_calibration_error
 from sslbt.evaluation.results import HEADLINE, Results
 from sslbt.report import findings
 from sslbt.report.card import About
@@ -27,7 +27,7 @@ DATASET = "Slices of doi 10.6084/m9.figshare.1512427 (Jun Cheng, CC BY 4.0), if 
 
 def log(results: Results, judge: Judge, run: Run) -> None:
     """Metrics, tables and pictures under the names the README lists."""
-    run.metrics({f"test/{name}": value for name, value in chosen(results.metrics, HEADLINES).items()})
+    run.metrics({f"test/{name}": value for name, value in logged(results.metrics).items()})
     for control in results.controls:
         name = control.name.replace(" ", "_")
         kept = {one + end: control.metrics[one + end] for one in COMPARED for end in ENDS}
@@ -50,22 +50,22 @@ def log(results: Results, judge: Judge, run: Run) -> None:
     run.figure("pictures/coverage.png", charts.risk_coverage(results.answering))
 
 
-def chosen(metrics: Metrics, headlines: tuple[str, ...]) -> Metrics:
+def logged(metrics: Metrics) -> Metrics:
     """Every figure, with its interval where it is a headline: the rest's are in the report."""
     return {
         name: value
         for name, value in metrics.items()
-        if not name.endswith(("_ci_low", "_ci_high")) or name.rsplit("_ci_", 1)[0] in headlines
+        if not name.endswith(("_ci_low", "_ci_high")) or name.rsplit("_ci_", 1)[0] in HEADLINES
     }
 
 
 def further(results: Results) -> Metrics:
     """What is no metric of predictions alone: doubt, calibration, strange pictures, saliency."""
-    doubt, truth = results.answering, np.eye(len(results.classes))[results.predictions.labels]
+    doubt, labels = results.answering, results.predictions.labels
     curve = doubt.curve.set_index(doubt.curve.coverage.round(2))
     found = {
-        "test/brier_uncalibrated": float(np.square(results.uncalibrated - truth).sum(axis=1).mean()),
-        "test/ece_uncalibrated": expected_calibration_error(results.predictions.labels, results.uncalibrated),
+        "test/brier_uncalibrated": brier_score(labels, results.uncalibrated),
+        "test/ece_uncalibrated": expected_calibration_error(labels, results.uncalibrated),
         "test/guarantee": doubt.level,
         "test/covered": doubt.covered[0],
         "test/answered": doubt.answered,

@@ -1,7 +1,6 @@
 import base64
 import io
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from reader import Page
 
 from sslbt.data.audit import audit
 from sslbt.data.cache import Cache
@@ -17,8 +17,6 @@ from sslbt.report import data as module
 from sslbt.report.data import data_report
 from sslbt.report.page import picture
 
-VOID = {"meta", "link", "img", "br", "hr", "input"}
-NBSP = "\u00a0"
 PNG = "data:image/png;base64,"
 HARMLESS = {
     *(
@@ -52,49 +50,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return collected
 
 
-class Page(HTMLParser):
-    """What a reader of a page sees: its tables, lists, paragraphs and captions by heading."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.heading = ""
-        self.tables: dict[str, list[list[str]]] = {}
-        self.texts: dict[str, list[tuple[str, str]]] = {}
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert self.open == []  # every tag that is opened is closed, in order
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-            self.text = ""
-        if tag == "tr":
-            self.tables.setdefault(self.heading, []).append([])
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        text = " ".join(self.text.replace(NBSP, " ").split())
-        if tag in ("h1", "h2", "h3"):
-            self.heading = text
-        elif tag in ("td", "th"):
-            self.tables[self.heading][-1].append(text)
-        if text:
-            self.texts.setdefault(self.heading, []).append((tag, text))
-        self.text = ""
-
-    def said(self, heading: str, tag: str) -> list[str]:
-        return [text for own, text in self.texts.get(heading, []) if own == tag]
-
-    @property
-    def warnings(self) -> list[str]:
-        return self.said("Worth a second look", "li")
+WARNINGS = "Worth a second look"
 
 
 def slices(patient: str, label: str, count: int = 1, **more: object) -> list[dict]:
@@ -200,7 +156,7 @@ def test_nothing_is_loaded_and_nothing_runs() -> None:
     check_harmless(shown)
     policies = [attributes["content"] for _, attributes in shown.tags if "http-equiv" in attributes]
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
-    style = dict(shown.texts[""])["style"]
+    style = shown.said("", "style")[0]
     assert "url(" not in style
     assert "@import" not in style
 
@@ -226,7 +182,7 @@ def test_hostile_names_are_text(source: str) -> None:
 
 def test_sound_data_give_no_warning() -> None:
     shown = page(made(healthy()))
-    assert shown.warnings == []
+    assert shown.said(WARNINGS, "li") == []
     assert shown.said("Refused", "p") == ["Nothing: every slice that was found is used."]
     assert shown.said("Planes", "p") == ["The files don't record the plane of their slices."]
     assert shown.said("Leakage audit", "li") == [
@@ -243,7 +199,7 @@ def test_slices_of_unknown_patients_count_as_patients_of_their_own() -> None:
     numbers = dict(zip(shown.said("Data report: lab", "dt"), shown.said("Data report: lab", "dd"), strict=True))
     assert (numbers["slices"], numbers["patients"], numbers["families"]) == ("28", "26", "26")
     assert shown.tables["Classes"][-1] == ["all", "28", "26", "26", "1 (1 to 3)"]
-    (warning,) = shown.warnings
+    (warning,) = shown.said(WARNINGS, "li")
     assert warning.startswith("whose they are is not known of 25 of 28 slices: each file of them counts as a patient")
 
 
@@ -270,7 +226,7 @@ def many_singles(count: int) -> list[dict]:
     ],
 )
 def test_what_looks_wrong_is_said(rows: list[dict], part: str) -> None:
-    said = page(made(rows), "none").warnings
+    said = page(made(rows), "none").said(WARNINGS, "li")
     assert any(part in warning for warning in said), said
 
 
@@ -284,12 +240,12 @@ def test_what_looks_wrong_is_said(rows: list[dict], part: str) -> None:
     ],
 )
 def test_what_is_just_right_is_not_warned_of(rows: list[dict]) -> None:
-    assert page(made(rows), "none").warnings == []
+    assert page(made(rows), "none").said(WARNINGS, "li") == []
 
 
 def test_exactly_a_fifth_is_no_large_share() -> None:
     five = [row for number in range(5) for row in slices(f"P{number}", "glioma", 2)]
-    assert page(made(five), "none").warnings == []
+    assert page(made(five), "none").said(WARNINGS, "li") == []
 
 
 def test_leaks_are_shown_first_and_with_their_pictures() -> None:
@@ -298,7 +254,7 @@ def test_leaks_are_shown_first_and_with_their_pictures() -> None:
     parts[9] = "train"
     shown = page(made(healthy(), similar=similar), parts)
     leak = "3.png (patient P1, train) and 6.png (patient P2, test) are almost the same picture"
-    assert shown.warnings[0] == leak
+    assert shown.said(WARNINGS, "li")[0] == leak
     assert shown.said("Leakage audit", "li")[0] == leak
     assert shown.tables["Pictures of different patients that show the same"][1:] == [
         ["", "3.png, patient P1, train", "", "6.png, patient P2, test", "yes", "0.95"],
@@ -309,7 +265,7 @@ def test_leaks_are_shown_first_and_with_their_pictures() -> None:
 
 def test_a_split_that_leaks_by_its_nature_is_warned_of() -> None:
     rows = [row for number in range(60) for row in slices(f"P{number}", ("glioma", "none")[number % 2], 3)]
-    assert "split=slices puts slices of one patient on both sides" in page(made(rows), "slices").warnings[0]
+    assert "split=slices puts slices of one patient on both sides" in page(made(rows), "slices").said(WARNINGS, "li")[0]
 
 
 def test_refused_files_are_listed_and_empty_slices_of_volumes_counted() -> None:
@@ -353,7 +309,7 @@ def test_one_class_alone() -> None:
 def test_a_class_of_the_classifier_that_the_data_lack() -> None:
     shown = page(made(healthy()).with_classes(("pituitary", "glioma", "none")))
     assert shown.tables["Classes"][1] == ["pituitary", "0", "0", "0", "–"]
-    assert shown.warnings == []
+    assert shown.said(WARNINGS, "li") == []
     assert shown.said("pituitary", "h3") == []
 
 

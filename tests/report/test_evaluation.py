@@ -1,12 +1,12 @@
 import base64
 import io
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from reader import Page
 
 from sslbt.evaluation.answering import curve
 from sslbt.evaluation.metrics import Predictions, paired_difference
@@ -20,7 +20,6 @@ from sslbt.report.page import HEAT, OUTLINE, interval, overlay
 CLASSES = ("meningioma", "glioma", "pituitary")
 LIMITS, FAILS, WORSE = "What limits this", "Where it fails", "When pictures get worse"
 PNG = "data:image/png;base64,"
-VOID = {"meta", "img"}
 STRUCTURE = (
     "html head meta title style body main section div h1 h2 h3 p strong ul li dl dt dd table thead tbody tr th td"
 )
@@ -57,46 +56,6 @@ ABOUT = About(
 def _charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts, which take long to draw, are not drawn."""
     monkeypatch.setattr("sslbt.report.page.picture", lambda figure: PNG)
-
-
-class Page(HTMLParser):
-    """What a reader of a page sees, by heading."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.heading, self.text = "", ""
-        self.tables: dict[str, list[list[str]]] = {}
-        self.texts: list[tuple[str, str, str]] = []  # heading, tag, text
-        self.feed(html)
-        self.close()
-        assert self.open == []  # every tag that is opened is closed, in order
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-            self.text = ""
-        if tag == "tr":
-            self.tables.setdefault(self.heading, []).append([])
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        text = " ".join(self.text.replace("\u00a0", " ").split())
-        if tag in ("h1", "h2", "h3"):
-            self.heading = text
-        elif tag in ("td", "th"):
-            self.tables[self.heading][-1].append(text)
-        if text:
-            self.texts.append((self.heading, tag, text))
-        self.text = ""
-
-    def said(self, heading: str, tag: str) -> list[str]:
-        return [text for own, kind, text in self.texts if (own, kind) == (heading, tag)]
 
 
 def answers(patients: int = 60, right: float = 3.0, seed: int = 0, classes: tuple[str, ...] = CLASSES) -> Predictions:
