@@ -27,8 +27,9 @@ import torch
 from job import Bare, Job, clock
 from memory import PeakMemory
 
-from sslbt.config import PretrainContrastive, preset_values
+from sslbt.config import PretrainContrastive
 from sslbt.evaluation.probe import PROBES
+from sslbt.parameters import preset_values
 from sslbt.training.loop import Report, best_device, mixed_precision
 from sslbt.training.state import Epoch
 

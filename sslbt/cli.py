@@ -13,8 +13,9 @@ from typing import NoReturn
 
 from pydantic_core import PydanticUndefined
 
-from sslbt.config import STAGES, Config, Training, unknown
+from sslbt.config import STAGES, Training
 from sslbt.errors import UserError
+from sslbt.parameters import Config, unknown
 
 UNTRACKED = ("score", "serve")  # a run of their own only where `mlflow run` opened one
 PATIENCE = 10.0  # seconds

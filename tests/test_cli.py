@@ -13,8 +13,9 @@ from mlflow import MlflowClient
 from pydantic_core import PydanticUndefined
 
 from sslbt.cli import main, parse
-from sslbt.config import PRESETS, STAGES, Finetune, PretrainEncoder, Training
+from sslbt.config import STAGES, Finetune, PretrainEncoder, Training
 from sslbt.errors import UserError
+from sslbt.parameters import PRESETS, stage_of
 
 ROOT = Path(__file__).parents[1]
 PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -22,6 +23,7 @@ PROJECT = yaml.safe_load((ROOT / "MLproject").read_text())
 
 def test_mlproject_has_the_same_entry_points():
     assert PROJECT["entry_points"].keys() == STAGES.keys()
+    assert [stage_of(config) for config in STAGES.values()] == list(STAGES)
 
 
 @pytest.mark.parametrize("stage", STAGES)

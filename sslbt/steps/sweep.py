@@ -11,10 +11,11 @@ import pandas as pd
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sslbt.config import Config, Data, Evaluate, Finetune, Sweep, preset_values, stage_of
+from sslbt.config import Data, Evaluate, Finetune, Sweep
 from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
 from sslbt.evaluation import sweep_figure
+from sslbt.parameters import Config, preset_values, stage_of
 from sslbt.search import Range, Value
 from sslbt.steps import study as studies
 from sslbt.steps.common import open_data

@@ -2,8 +2,9 @@
 
 import shlex
 
-from sslbt.config import STAGES, preset_values
+from sslbt.config import STAGES
 from sslbt.errors import UserError
+from sslbt.parameters import preset_values
 from sslbt.tracking.models import get_run
 from sslbt.tracking.run import CONFIG
 

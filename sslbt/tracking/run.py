@@ -16,12 +16,13 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from sslbt import parallel
-from sslbt.config import Config, Data, Main, Prepare, Sweep, Training, stage_of
+from sslbt.config import Data, Main, Prepare, Sweep, Training
 from sslbt.data.audit import Audit
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.files import fingerprint
 from sslbt.data.source import locate
 from sslbt.data.splits import Split
+from sslbt.parameters import Config, stage_of
 from sslbt.search import assignments
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest, code_version
