@@ -34,12 +34,8 @@ ABOUT = {
     "how much the air around heads gives away",
 }
 
-DUMB = (
-    "majority",
-    "raw pixels",
-    "ten intensities",
-    "random encoder",
-)  # the same for every classifier with these labels
+# The same for every classifier with these labels.
+DUMB = ("majority", "raw pixels", "learnt from the background", "ten intensities", "random encoder")
 
 
 def beside(cfg: Evaluate, judge: Judge) -> list[Control]:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.exceptions import ExecutionException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -142,10 +143,12 @@ def show(table: pd.DataFrame, cfg: Main, run: Run) -> None:
         return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
     print(f"\n{title}; unseen patients, 95 % intervals over patients\n")
-    print(f"{'':18} {'slice accuracy':24} {'balanced over patients':24} AUROC")
-    for _, row in table.iterrows():
-        name = row["name"] + (" *" if row["control"] else "")
-        print(f"{name:18} {with_interval(row, 'accuracy'):24} {with_interval(row, HEADLINE):24} {row.macro_auroc:.3f}")
+    names = table.name + np.where(table.control, " *", "")
+    width = names.str.len().max()
+    print(f"{'':{width}} {'slice accuracy':24} {'balanced over patients':24} AUROC")
+    for name, (_, row) in zip(names, table.iterrows(), strict=True):
+        slices, patients = with_interval(row, "accuracy"), with_interval(row, HEADLINE)
+        print(f"{name:{width}} {slices:24} {patients:24} {row.macro_auroc:.3f}")
     print("* a control that learns nothing from unlabelled slices\n")
     print(f"Activate first:     . {Path(sys.prefix) / 'bin' / 'activate'}")
     print("Compare the runs:   mlflow ui        then open http://127.0.0.1:5000")
