@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from sslbt.data.source import BASE_URL, Source
 from sslbt.errors import UserError
@@ -17,28 +17,37 @@ DataName = Annotated[
         min_length=1,
     ),
 ]
+SPLITS = "patient, patient:1 to patient:5, official:1 to official:5, slices (leaks patients)"
 SplitName = Annotated[
     str,
     Field(
-        description="patient, patient:1 to patient:5, official:1 to official:5, slices (leaks patients) or none",
-        pattern=r"^(patient(:[1-5])?|official:[1-5]|slices|none)$",
+        description=f"{SPLITS}, all (nobody is tested) or none",
+        pattern=r"^(patient(:[1-5])?|official:[1-5]|slices|all|none)$",
     ),
 ]
 TrainedSplit = Annotated[
     str,
-    Field(
-        description="patient, patient:1 to patient:5, official:1 to official:5, or slices (leaks patients)",
-        pattern=r"^(patient(:[1-5])?|official:[1-5]|slices)$",
-    ),
+    Field(description=f"{SPLITS} or all (nobody is tested)", pattern=r"^(patient(:[1-5])?|official:[1-5]|slices|all)$"),
 ]
+
+
+def tests_somebody(split: str) -> str:
+    """Refuse the split that has nobody to judge by."""
+    if split == "all":
+        raise ValueError("it tests nobody; give another split, or evaluate other people's slices with split=none")
+    return split
+
+
+JudgedSplit = Annotated[SplitName, Field(description=f"{SPLITS} or none"), AfterValidator(tests_somebody)]
+WholeSplit = Annotated[TrainedSplit, Field(description=SPLITS), AfterValidator(tests_somebody)]  # trains and tests
 Labels = Annotated[str, Field(description="labelled training slices: 12, 10%, 5p (patients a class), all, or a CSV")]
 Seed = Annotated[int, Field(description="weights, batches and the choice of labels follow from it", ge=0, lt=2**31)]
 Preset = Annotated[Literal[PRESETS], Field(description="what the parameters marked so are set to")]  # type: ignore[valid-type]
 PairKind = Annotated[
     Literal["patient", "views", "label"],
-    Field(description="a positive pair: two slices of a patient, two views of a slice, or two slices of a class"),
+    from_preset("a positive pair: two slices of a patient, two views of a slice, or two slices of a class"),
 ]
-NumPairs = Annotated[int, Field(description="positive pairs an epoch, and as many negative ones", ge=2, le=1_000_000)]
+NumPairs = Annotated[int, from_preset("positive pairs an epoch, and as many negative ones", ge=2, le=1_000_000)]
 
 
 class Data(Config):
@@ -86,6 +95,10 @@ class Training(Data):
     epochs: int = from_preset("passes over the data", ge=1, le=100_000)
     batch: int = from_preset("slices (pairs) a step", ge=2, le=65_536)
     learning_rate: float = from_preset("AdamW's highest rate", gt=0, le=10)
+    schedule: Literal["cosine", "constant"] = from_preset(
+        "the rate by step: warmed up, then along a cosine to zero, or always the same"
+    )
+    weight_decay: float = from_preset("AdamW's; without any it is Adam", ge=0, le=1)
     compile: bool = from_preset("torch.compile the network first: takes up to a minute, then steps are faster")
 
 
@@ -113,21 +126,40 @@ class PretrainEncoder(Pretraining):
 class PretrainContrastive(Pretraining):
     """Pretrain an encoder by telling positive from negative pairs of unlabelled slices."""
 
-    pairs: PairKind = "patient"
-    num_pairs: NumPairs = 2000
-    loss: Annotated[
-        Literal["ntxent", "margin"],
-        Field(description="ntxent: the batch's other families are negatives; margin: drawn negative pairs"),
-    ] = "ntxent"
+    pairs: PairKind
+    num_pairs: NumPairs
+    loss: Literal["ntxent", "margin"] = from_preset(
+        "ntxent: the batch's other families are negatives; margin: drawn negative pairs"
+    )
     temperature: Annotated[float, Field(description="of ntxent", gt=0, le=10)] = 0.2
+
+
+class Suggest(Judged):
+    """Suggest which slices to label: a few that stand for all, of as many patients."""
+
+    pretrained: Annotated[
+        str, Field(description="a pretraining's run id, a checkpoint file, or released", min_length=1)
+    ]
+    count: Annotated[int, Field(description="slices to suggest", ge=1, le=10_000)] = 12
+    seed: Annotated[
+        int, Field(description="other slices that stand for the rest follow from another", ge=0, lt=2**31)
+    ] = 0
+    output: Annotated[
+        str, Field(description="a .csv file to fill in; a page of the slices appears beside it", pattern=r"\.csv$")
+    ] = "suggested.csv"
 
 
 class Finetune(Training):
     """Put a classifier on a pretrained encoder and train both on the labelled slices."""
 
     labels: Labels = "12"
-    pretrained: Annotated[str, Field(description="a pretraining's run id, a checkpoint file, or none")] = "none"
-    freeze: Annotated[bool, Field(description="leave the encoder as it is and fit the added layers only")] = False
+    pretrained: Annotated[str, Field(description="a pretraining's run id, a checkpoint file, released or none")] = (
+        "none"
+    )
+    learn_from: Literal["labels", "patients", "all"] = from_preset(
+        "the labelled slices; all of the labelled patients; also those of patients that are likely of a class"
+    )
+    freeze: Literal["none", "half", "all"] = from_preset("what of a pretrained encoder stays as it is")
     size: int = from_preset("side in pixels where nothing is pretrained", ge=32, le=256, multiple_of=16)
     width: int = from_preset("encoder's width where nothing is pretrained", ge=8, le=256, multiple_of=8)
 
@@ -135,8 +167,10 @@ class Finetune(Training):
 class Evaluate(Judged):
     """Judge a classifier on test patients, beside controls that saw the same labels."""
 
+    split: JudgedSplit = "patient"
     model: Annotated[
-        str, Field(description="a fine-tuning's run id, a checkpoint file or a registry address", min_length=1)
+        str,
+        Field(description="a fine-tuning's run id, a checkpoint file, a registry address or released", min_length=1),
     ]
     scratch: Annotated[str, Field(description="run id of the same network trained from scratch, as a control")] = ""
 
@@ -167,7 +201,7 @@ class Register(Config):
 class Score(Config):
     """Class and probabilities for every picture of a folder, zip or file."""
 
-    model: Annotated[str, Field(description="registry address, run id or .onnx file", min_length=1)] = (
+    model: Annotated[str, Field(description="registry address, run id, .onnx file or released", min_length=1)] = (
         "models:/brain-tumor-classifier@champion"
     )
     input: Annotated[
@@ -179,7 +213,7 @@ class Score(Config):
 class Serve(Config):
     """Answer for single pictures over HTTP."""
 
-    model: Annotated[str, Field(description="registry address, run id or .onnx file", min_length=1)] = (
+    model: Annotated[str, Field(description="registry address, run id, .onnx file or released", min_length=1)] = (
         "models:/brain-tumor-classifier@champion"
     )
     host: Annotated[str, Field(description="address to listen at; anything but loopback opens it to others")] = (
@@ -191,19 +225,19 @@ class Serve(Config):
 class Main(Data):
     """Everything: prepare, pretrain both ways, fine-tune, evaluate, register, score."""
 
-    split: TrainedSplit = "patient"
+    split: WholeSplit = "patient"
     labels: Labels = "12"
     preset: Preset = "quick"
     seed: Seed = 0
-    pairs: PairKind = "patient"
-    num_pairs: NumPairs = 2000
+    pairs: PairKind
+    num_pairs: NumPairs
     output: Annotated[str, Field(description="where the scores go", pattern=r"\.(csv|parquet)$")] = "scores.csv"
 
 
 class Sweep(Data):
     """Search good parameters of a training: every trial is a child run, poor ones are ended early."""
 
-    split: TrainedSplit = "patient"
+    split: WholeSplit = "patient"
     preset: Preset = "quick"
     seed: Seed = 0
     stage: Annotated[
@@ -250,6 +284,7 @@ STAGES: dict[str, type[Config]] = {
     "prepare": Prepare,
     "pretrain-encoder": PretrainEncoder,
     "pretrain-contrastive": PretrainContrastive,
+    "suggest": Suggest,
     "finetune": Finetune,
     "sweep": Sweep,
     "evaluate": Evaluate,

@@ -34,7 +34,7 @@ def test_mlproject_has_the_same_parameters_and_defaults(stage):
     for name, field in fields.items():
         if field.default is not PydanticUndefined:
             assert parameters[name]["default"].lower() == str(field.default).lower(), name
-        elif name in ("model", "input", "runs"):
+        elif name in ("model", "input", "runs", "pretrained"):
             assert parameters[name] == "string", f"{name} is required"
         else:
             assert parameters[name]["default"] == "", f"{name} comes from the preset"
@@ -43,7 +43,7 @@ def test_mlproject_has_the_same_parameters_and_defaults(stage):
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_command_of_mlproject_is_understood_and_means_the_same(stage):
     about = PROJECT["entry_points"][stage]
-    required = {"model": "m", "input": "i", "runs": "a b"}
+    required = {"model": "m", "input": "i", "runs": "a b", "pretrained": "p"}
     values = {
         name: required.get(name, "") if own == "string" else own["default"] for name, own in about["parameters"].items()
     }
@@ -83,6 +83,9 @@ def test_a_flag_overrides_the_preset_and_an_empty_one_does_not():
         (["finetune", "--epochs", "0"], ["epochs=0", "greater than or equal to 1"]),
         (["finetune", "--split", "paitent"], ["split=paitent", "patient:1"]),
         (["finetune", "--split", "none"], ["split=none"]),
+        (["evaluate", "--model", "m", "--split", "all"], ["split=all: it tests nobody", "split=none"]),
+        (["main", "--split", "all"], ["split=all: it tests nobody"]),
+        (["sweep", "--split", "all"], ["split=all: it tests nobody"]),
         (["finetune", "--preset", "quik"], ["preset=quik", "did you mean quick?"]),
         (["pretrain-contrastive", "--loss", "nt-xent"], ["loss=nt-xent", "did you mean ntxent?"]),
         (["pretrain-contrastive", "--pairs", "class"], ["pairs=class", "'patient', 'views' or 'label'"]),
@@ -100,6 +103,12 @@ def test_a_mistake_is_named_with_its_remedy(words, parts):
     assert "\n" not in str(caught.value)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["prepare", "suggest", "pretrain-encoder", "pretrain-contrastive", "finetune"])
+def test_what_needs_no_test_may_take_all_patients(stage):
+    more = ["--pretrained", "released"] if stage == "suggest" else []
+    assert parse([stage, "--split", "all", *more])[1].split == "all"
 
 
 def test_a_users_mistake_exits_with_2_and_no_traceback(capsys, tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_names_may_be_written_with_a_hyphen_as_on_the_command_line():
 
 
 def test_a_trial_has_the_sweeps_own_parameters_the_fixed_ones_and_its_values():
-    sweep = Sweep.build(data="sample:9", preset="tiny", seed=3, stage="finetune", fixed="labels=5p, freeze=true")
+    sweep = Sweep.build(data="sample:9", preset="tiny", seed=3, stage="finetune", fixed="labels=5p, freeze=all")
     trial = sweep.training(learning_rate=0.5)
     assert (trial.data, trial.preset, trial.seed, trial.split) == ("sample:9", "tiny", 3, "patient")
-    assert (trial.labels, trial.freeze, trial.learning_rate, trial.width) == ("5p", True, 0.5, 8)
+    assert (trial.labels, trial.freeze, trial.learning_rate, trial.width) == ("5p", "all", 0.5, 8)

@@ -13,22 +13,32 @@ from sslbt.errors import UserError
 FORMS = "a number such as 12, a share such as 10%, patients a class such as 5p, all, or a CSV of file and class"
 
 
-def choose_labels(split: Split, labels: str, seed: int, classes: tuple[str, ...]) -> np.ndarray:
-    """Row numbers of the labelled training slices.
+def labels_of(split: Split, labels: str, seed: int, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of the labelled training slices, in rising order, and their labels.
 
     For one seed the budgets are nested: the 12 are among the 123. Classes take turns, within a class the patient
     families take turns.
 
     Args:
         labels: `12`, `10%` of the labelled training slices, `5p` (all labelled slices of five patients a class),
-            `all`, or the path of a CSV with the columns `file` and `class`.
+            `all`, or the path of a CSV with the columns `file` and `class`, which may label what the data does not.
 
     Raises:
         UserError: another form, more labels than training slices, fewer than one a class, or a CSV that doesn't fit.
     """
-    train = split.table[(split.table.part == "train") & (split.table.label >= 0)]
+    train = split.table[split.table.part == "train"]
     if labels.lower().endswith(".csv"):
         return _from_csv(train, labels, classes)
+    rows = _chosen(train[train.label >= 0], labels, seed, classes)
+    return rows, split.table.label.to_numpy()[rows]
+
+
+def choose_labels(split: Split, labels: str, seed: int, classes: tuple[str, ...]) -> np.ndarray:
+    """The row numbers alone."""
+    return labels_of(split, labels, seed, classes)[0]
+
+
+def _chosen(train: pd.DataFrame, labels: str, seed: int, classes: tuple[str, ...]) -> np.ndarray:
     if labels == "all":
         return train.index.to_numpy()
     form = re.fullmatch(r"(\d{1,9})([%p]?)", labels)
@@ -75,19 +85,30 @@ def _patients(train: pd.DataFrame, count: int, seed: int, classes: tuple[str, ..
     return np.sort(np.array(rows, np.int64))
 
 
-def _from_csv(train: pd.DataFrame, labels: str, classes: tuple[str, ...]) -> np.ndarray:
+def _from_csv(train: pd.DataFrame, labels: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     try:
         given = pd.read_csv(Path(labels).expanduser(), dtype=str, keep_default_na=False)  # a class "None"
         wanted = list(zip(given["file"], given["class"], strict=True))
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise UserError(f"labels={labels}: can't be read as a CSV with the columns file and class ({error})") from error
-    known = {file: (row, classes[label]) for row, file, label in zip(train.index, train.file, train.label, strict=True)}
+    known = {file: (row, label) for row, file, label in zip(train.index, train.file, train.label, strict=True)}
+    label_of: dict[int, int] = {}
     for file, name in wanted:
         if file not in known:
             raise UserError(f"labels={labels}: {file} is not a training slice of this split; label another one")
-        if name != known[file][1]:
-            raise UserError(f"labels={labels}: {file} is labelled {name!r}, but the data says {known[file][1]!r}")
-    missing = {name for _, name in known.values()} - {name for _, name in wanted}
+        row, truth = known[file]
+        if not name:
+            raise UserError(f"labels={labels}: {file} has no class yet; fill it in, or take the line out")
+        if name not in classes:
+            raise UserError(f"labels={labels}: {file} is labelled {name!r}; the classes are {', '.join(classes)}")
+        label = classes.index(name)
+        earlier = label_of.setdefault(row, label)
+        if truth not in (-1, label):
+            raise UserError(f"labels={labels}: {file} is labelled {name!r}, but the data says {classes[truth]!r}")
+        if earlier != label:
+            raise UserError(f"labels={labels}: {file} is labelled {classes[earlier]!r} and {name!r}; take one out")
+    missing = {classes[label] for label in train.label if label >= 0} - {name for _, name in wanted}
     if missing:
         raise UserError(f"labels={labels}: no slice is labelled {min(missing)}; label at least one of every class")
-    return np.unique([known[file][0] for file, _ in wanted])
+    rows = np.array(sorted(label_of), np.int64)
+    return rows, np.array([label_of[row] for row in rows], np.int64)

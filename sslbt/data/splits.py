@@ -41,8 +41,8 @@ def make_split(table: pd.DataFrame, name: str, classes: tuple[str, ...]) -> Spli
     Args:
         table: file, patient, family, label (index into `classes`, -1 where unlabelled), fold per slice.
         name: `patient` or `patient:K` (a fifth of the families of each class is test, a tenth validation; K = 1..5
-            takes turns), `official:K` (the dataset's fold K is test), `slices` (the origin's random 80/4/16) or
-            `none` (all is test).
+            takes turns), `official:K` (the dataset's fold K is test), `slices` (the origin's random 80/4/16), `all`
+            (a tenth of the families of each class is validation, nobody test) or `none` (all is test).
         classes: names of the classes.
 
     Raises:
@@ -62,10 +62,14 @@ def make_split(table: pd.DataFrame, name: str, classes: tuple[str, ...]) -> Spli
     elif name == "slices":
         part = _by_slice(table)
         warning = "split=slices puts slices of one patient on both sides: its figures do not hold for new patients"
+    elif name == "all":
+        part, warning = _by_family(table, set(), classes, every=10), ""
     elif name == "none":
         part, warning = np.full(len(table), "test", object), ""
     else:
-        raise UserError(f"split={name}: choose patient, patient:1 to patient:5, official:1 to official:5, slices, none")
+        raise UserError(
+            f"split={name}: choose patient, patient:1 to patient:5, official:1 to official:5, slices, all or none"
+        )
     part[(~labelled & (part != "train")).to_numpy()] = LEFT_OUT
     if name != "none":
         _check_complete(table, part, name, classes)
@@ -114,16 +118,14 @@ def _test_families(table: pd.DataFrame, fold: int, classes: tuple[str, ...]) -> 
     return chosen
 
 
-def _by_family(table: pd.DataFrame, test: set[str], classes: tuple[str, ...]) -> np.ndarray:
-    """Test as given; every eighth of the other families of each class (a tenth of all) validates."""
+def _by_family(table: pd.DataFrame, test: set[str], classes: tuple[str, ...], every: int = 8) -> np.ndarray:
+    """Test as given; of the other families of each class one in `every` validates: a tenth of all."""
     validation: set[str] = set()
     for label, names in _families(table, classes).items():
         rest = [name for name in names if name not in test]
         if len(rest) < 2:
-            raise UserError(
-                f"class {classes[label]} has {len(rest)} families outside the test; training and validation need 2"
-            )
-        validation |= set(rest[min(4, len(rest) - 1) :: 8])
+            raise UserError(f"class {classes[label]} has {len(rest)} families to train and to validate on; it needs 2")
+        validation |= set(rest[min(4, len(rest) - 1) :: every])
     inside = [table.family.isin(test), table.family.isin(validation)]
     return np.select(inside, ["test", "validation"], "train").astype(object)
 
@@ -145,8 +147,9 @@ def _official(table: pd.DataFrame, fold: int, classes: tuple[str, ...]) -> tuple
 
 
 def _check_complete(table: pd.DataFrame, part: np.ndarray, name: str, classes: tuple[str, ...]) -> None:
+    needed = set(PARTS) - ({"test"} if name == "all" else set())
     for label in sorted(table.label[table.label >= 0].unique()):
-        missing = set(PARTS) - set(part[table.label == label])
+        missing = needed - set(part[table.label == label])
         if missing:
             raise UserError(
                 f"split={name}: class {classes[label]} has no slice in the part {min(missing)}; use another split, or "

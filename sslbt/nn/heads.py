@@ -48,6 +48,24 @@ class Classifier(nn.Module):
             nn.BatchNorm1d(encoder.channels, affine=False), Dropout(dropout), nn.Linear(encoder.channels, classes)
         )
 
+        self.frozen: list[nn.Module] = []
+
+    def freeze(self, part: str) -> None:
+        """Keep what the encoder has learnt: `none` of it, `half` (stem and first two stages) or `all`."""
+        encoder = self.encoder
+        lower = [encoder.stem, *list(encoder.blocks)[: len(encoder.blocks) // 2]]
+        parts: dict[str, list[nn.Module]] = {"none": [], "half": lower, "all": [encoder]}
+        self.frozen = parts[part]
+        for module in self.frozen:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """As always, but what is frozen keeps its batch statistics too."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
     def forward(self, slices: Tensor) -> Tensor:
         """(batch, 1, size, size) in [0, 1] to logits (batch, classes)."""
         return self.head(self.encoder.pooled(slices))

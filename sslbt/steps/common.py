@@ -62,7 +62,9 @@ def look_at_data(
 
 def schedule_of(cfg: Training, steps: int) -> Schedule:
     """How long and how fast, for a task of so many steps an epoch."""
-    return Schedule(cfg.epochs, steps, cfg.learning_rate, seed=cfg.seed, compiled=cfg.compile)
+    return Schedule(
+        cfg.epochs, steps, cfg.learning_rate, cfg.schedule, cfg.weight_decay, seed=cfg.seed, compiled=cfg.compile
+    )
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def from_scratch(cfg: Evaluate, judge: Judge) -> Iterator[tuple[str, list[np.nda
     if not cfg.scratch:
         return
     other, scratch = checkpoint.load_classifier(checkpoint_file(cfg.scratch, CLASSIFIER))
-    if any(scratch[fact] != judge.about[fact] for fact in ("labelled_files", "classes")) or scratch["way"] != "scratch":
+    if any(scratch[fact] != judge.about[fact] for fact in ("known_files", "classes")) or scratch["way"] != "scratch":
         raise UserError(f"scratch={cfg.scratch}: not the same labels trained from scratch; no fair control")
     refuse_leak(scratch["seen"], judge.split, f"scratch={cfg.scratch}")
     yield "from scratch", [Judge(other, scratch, judge.cache, judge.split).predictions.probabilities]
@@ -72,13 +72,13 @@ def from_scratch(cfg: Evaluate, judge: Judge) -> Iterator[tuple[str, list[np.nda
 def with_the_labels(judge: Judge) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Methods that learn from the classifier's own labelled slices, where these are in this data."""
     about, classes = judge.about, len(judge.cache.classes)
-    labels = np.repeat(np.arange(classes), about["label_counts"])
+    labels = np.array(about["known_labels"])
     yield "majority", [controls.majority(labels, len(judge.rows), classes)]
     if about["data_digest"] != judge.cache.digest:
         say("no controls that learn: the classifier's labelled slices are not in this data")
         return
-    labelled = np.flatnonzero(judge.cache.table.file.isin(about["labelled_files"]))
-    labels = judge.table(labelled).label.to_numpy()
+    row_of = {file: row for row, file in enumerate(judge.cache.table.file)}
+    labelled = np.array([row_of[file] for file in about["known_files"]])
     inputs = judge.slices(labelled), labels, judge.slices(judge.rows), classes
     yield "raw pixels", [controls.raw_pixels(*inputs)]
     without = altered.background_only(inputs[0]), labels, altered.background_only(inputs[2]), classes

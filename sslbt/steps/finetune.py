@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import softmax
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from sslbt import parallel
 from sslbt.config import Finetune
 from sslbt.data.cache import Cache
-from sslbt.data.labels import choose_labels
+from sslbt.data.labels import labels_of
 from sslbt.data.source import cache_folder, once
 from sslbt.data.splits import Split, some
 from sslbt.evaluation import answering, figures, outliers
@@ -21,6 +22,7 @@ from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
 from sslbt.steps.common import open_data, origin, refuse_leak, schedule_of
+from sslbt.steps.teaching import Taught, teach
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest
 from sslbt.tracking.models import CLASSIFIER, ENCODER, checkpoint_file
@@ -32,8 +34,9 @@ from sslbt.training.loop import best_device, train
 from sslbt.training.tasks import Classify
 
 SCRATCH = "none"
+TELLS_PATIENTS_APART = ("contrastive",)  # what restoring teaches has to be fine-tuned before it says who is alike
 OUTLIER_FILE = "outlier.safetensors"
-MOST_SPREAD = 4096  # slices; the mean and spread of features are known well enough from so many
+MOST_SPREAD = 4096  # slices; features and their spread are known well enough from so many
 
 
 def finetune(cfg: Finetune, run: Run) -> None:
@@ -51,24 +54,27 @@ def finetune(cfg: Finetune, run: Run) -> None:
         labels=cfg.labels,
         pretrained=cfg.pretrained,
     )
-    rows = choose_labels(split, cfg.labels, cfg.seed, cache.classes)
-    chosen = split.table.iloc[rows]
-    run.table("labels/labels.csv", chosen.assign(**{"class": np.array(cache.classes)[chosen.label]}))
+    rows, labels = labels_of(split, cfg.labels, cfg.seed, cache.classes)
+    run.table("labels/labels.csv", labelled(split, rows, labels, cache.classes))
 
-    shown = figures.slices_by_class(cache.pixels[rows], chosen.label.to_numpy(), cache.classes, " that are labelled")
+    shown = figures.slices_by_class(cache.pixels[rows], labels, cache.classes, " that are labelled")
     run.figure("pictures/labelled_slices.png", shown)
 
-    model, device = Classifier(encoder, len(cache.classes)), best_device()
-    labels = chosen.label.to_numpy()
-    if cfg.freeze or cfg.pretrained != SCRATCH:
-        spread = cache.load(some(split.rows("train"), MOST_SPREAD), before["size"])
-        fit_head(model.to(device), spread, cache.load(rows, before["size"]), torch.tensor(labels))
+    feed = Feed.of(cache, before["size"], best_device())
+    model = Classifier(encoder.to(feed.device), len(cache.classes)).to(feed.device)
+    alike = model.encoder if before["way"] in TELLS_PATIENTS_APART else None
+    taught = teach(cfg.learn_from, split, rows, labels, feed, alike)
+    run.table("labels/learnt_from.csv", labelled(split, taught.rows, taught.labels, cache.classes))
+    if cfg.pretrained != SCRATCH:
+        model.freeze(cfg.freeze)
+    if cfg.freeze == "all" or cfg.pretrained != SCRATCH:
+        fit_added_layers(model, split, taught, cache, before["size"])
     watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)
 
-    if cfg.freeze:  # the fitted layers are all there is to train
+    if cfg.freeze == "all":  # the fitted layers are all there is to train
         run.metrics(watch(0, model), step=0)
     else:
-        task = Classify(model, Feed.of(cache, before["size"], device), rows, labels, cfg.batch)
+        task = Classify(model, feed, taught.rows, taught.labels, cfg.batch)
         schedule = schedule_of(cfg, task.steps)
         state = train(task, schedule, run.unfinished, [watch], run.report(schedule))
         run.figure("pictures/curves.png", figures.curves([epoch.metrics for epoch in state.history]))
@@ -91,8 +97,10 @@ def finetune(cfg: Finetune, run: Run) -> None:
         "way": before["way"],
         "classes": cache.classes,
         "labels": cfg.labels,
-        "labelled_files": list(chosen.file),
-        "label_counts": np.bincount(labels, minlength=len(cache.classes)).tolist(),
+        "labelled_files": list(split.table.file.iloc[rows]),
+        "learn_from": cfg.learn_from,
+        "known_files": list(split.table.file.iloc[taught.known]),
+        "known_labels": taught.of_known.tolist(),
         "pretrained": cfg.pretrained,
         "temperature": temperature,
         "plausible_above": plausible_above,
@@ -107,6 +115,11 @@ def finetune(cfg: Finetune, run: Run) -> None:
         checkpoint.save_classifier(path, model, outlier, facts | lineage)
 
 
+def labelled(split: Split, rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Files, patients and classes of these rows, to be logged."""
+    return split.table.iloc[rows][["file", "patient", "family"]].assign(**{"class": np.array(classes)[labels]})
+
+
 def pretrained_encoder(cfg: Finetune, split: Split) -> tuple[Encoder, dict]:
     """The encoder to start from, and what its checkpoint says; a new one for `pretrained=none`."""
     if cfg.pretrained == SCRATCH:
@@ -114,6 +127,13 @@ def pretrained_encoder(cfg: Finetune, split: Split) -> tuple[Encoder, dict]:
     encoder, about = checkpoint.load_encoder(checkpoint_file(cfg.pretrained, ENCODER))
     refuse_leak(about["seen"], split, f"pretrained={cfg.pretrained}")
     return encoder, about
+
+
+def fit_added_layers(model: Classifier, split: Split, taught: Taught, cache: Cache, size: int) -> None:
+    """Fit the head to the frozen features of what is learnt from, evenly picked where it is much."""
+    spread, shown = some(split.rows("train"), MOST_SPREAD), some(np.arange(len(taught.rows)), MOST_SPREAD)
+    labels = torch.from_numpy(taught.labels[shown])
+    fit_head(model, cache.load(spread, size), cache.load(taught.rows[shown], size), labels)
 
 
 def no_brain(cache: Cache, split: Split) -> Outlier:

@@ -28,7 +28,6 @@ from sslbt.tracking.run import Run, step_key
 PROJECT = Path(sslbt.__file__).parent.parent
 METRIC = f"test/{HEADLINE}"
 INTERVAL = ("", "_ci_low", "_ci_high")
-READ_AS_THEY_ARE = ("contrastive",)  # few labels unlearn these features; what masking taught must be fine-tuned
 
 
 def main(cfg: Main, run: Run) -> None:
@@ -55,8 +54,7 @@ def main(cfg: Main, run: Run) -> None:
         "contrastive": steps.do("pretrain-contrastive", **training, pairs=cfg.pairs, num_pairs=cfg.num_pairs),
     }
     classifiers = {
-        way: steps.do("finetune", **training, labels=labels, pretrained=run_id, freeze=way in READ_AS_THEY_ARE)
-        for way, run_id in start_from.items()
+        way: steps.do("finetune", **training, labels=labels, pretrained=run_id) for way, run_id in start_from.items()
     }
     evaluations = {
         way: steps.do("evaluate", **data, model=run_id, scratch="" if way == "scratch" else classifiers["scratch"])

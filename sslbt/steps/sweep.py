@@ -108,7 +108,7 @@ def train(trial: Trial, cfg: Sweep, key: str, stop: Stop) -> None:
         return
     with start(config) as child:
         trial.set_user_attr("run", child.id)
-        last = 0 if getattr(config, "freeze", False) else config.epochs - 1
+        last = 0 if getattr(config, "freeze", "") == "all" else config.epochs - 1
         try:
             STEPS[cfg.stage](config, Judged(child, trial, key, score, last, stop))  # type: ignore[operator]
         except (UserError, torch.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""From what a person calls a model (run id, path, registry address) to its file."""
+"""From what a person calls a model (run id, path, registry address, `released`) to its file."""
 
 import re
 from pathlib import Path
@@ -8,12 +8,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+import sslbt
 from sslbt.errors import UserError
 
 ENCODER = "checkpoint/encoder.safetensors"  # of the best epoch
 LAST_ENCODER = "checkpoint/encoder_last.safetensors"
 CLASSIFIER = "checkpoint/classifier.safetensors"
 ONNX = "onnx/classifier.onnx"
+
+RELEASED = "released"  # the weights that come with sslbt
+RELEASED_FOLDER = Path(sslbt.__file__).parent / "released"
 
 
 def get_run(run_id: str) -> Run:
@@ -34,25 +38,31 @@ def checkpoint_file(model: str, path: str) -> Path:
     """A checkpoint by run id, path or registry address.
 
     Args:
-        model: a run id (32 hexadecimal digits), a file, or an address such as models:/brain-tumor-classifier@champion,
-            which stands for the run that registered it.
+        model: a run id (32 hexadecimal digits), a file, an address such as models:/brain-tumor-classifier@champion,
+            which stands for the run that registered it, or `released`.
         path: where the run keeps it: `ENCODER` or `CLASSIFIER`.
 
     Raises:
         UserError: neither a file nor a run that has one.
     """
+    if model == RELEASED:
+        return _released(path)
     if Path(model).expanduser().is_file():
         return Path(model).expanduser()
     if model.startswith("models:/"):
         return _download(f"runs:/{registered_by(model)}/{path}", f"{model}: the run that registered it has no {path}")
     if not re.fullmatch("[0-9a-f]{32}", model):
-        raise UserError(f"{model}: neither a checkpoint file, a run id (32 hexadecimal digits) nor models:/NAME@ALIAS")
+        raise UserError(
+            f"{model}: neither a checkpoint file, a run id (32 hexadecimal digits), models:/NAME@ALIAS nor {RELEASED}"
+        )
     run = get_run(model)
     return _download(f"runs:/{model}/{path}", f"{model}: the run ({run.info.run_name}) has no {path}")
 
 
 def onnx_file(model: str) -> Path:
-    """An exported classifier by path, run id or registry address such as models:/brain-tumor-classifier@champion."""
+    """An exported classifier by run id, path, registry address (models:/NAME@ALIAS) or `released`."""
+    if model == RELEASED:
+        return _released(ONNX)
     if model.startswith("models:/"):
         return _download(f"{model}/artifacts/classifier.onnx", f"{model}: no such model in {mlflow.get_registry_uri()}")
     if re.fullmatch("[0-9a-f]{32}", model):
@@ -60,7 +70,7 @@ def onnx_file(model: str) -> Path:
         return _download(f"runs:/{model}/{ONNX}", f"{model}: the run has no {ONNX}; give a register run")
     path = Path(model).expanduser()
     if not path.is_file():
-        raise UserError(f"{model}: no such file, run id or registry address (models:/NAME@ALIAS)")
+        raise UserError(f"{model}: no such file, run id or registry address (models:/NAME@ALIAS), nor {RELEASED}")
     return path
 
 
@@ -78,6 +88,16 @@ def registered_by(address: str) -> str:
     if not run_id:
         raise UserError(f"{address}: no run of sslbt registered it; give one that `sslbt register` made")
     return run_id
+
+
+def _released(path: str) -> Path:
+    file = RELEASED_FOLDER / Path(path).name
+    if not file.is_file():
+        raise UserError(
+            f"{RELEASED}: {file} is missing, this copy of sslbt came without it; install sslbt from the whole "
+            "repository, or give a run id or a file"
+        )
+    return file
 
 
 def _download(uri: str, problem: str) -> Path:

@@ -89,8 +89,8 @@ def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
     tensors, about = load(path)
     if about.get("kind") != "classifier":
         raise UserError(f"{path}: holds {about.get('kind', 'something else')}, no classifier; fine-tune it first")
-    if "plausible_above" not in about:
-        raise UserError(f"{path}: made by an earlier version, which knew no doubt; fine-tune it again")
+    if "known_files" not in about:
+        raise UserError(f"{path}: made by an earlier version; fine-tune it again")
     model = Classifier(Encoder(about["width"]), len(about["classes"]))
     _fill(model, {name: tensor for name, tensor in tensors.items() if not name.startswith(OUTLIER)}, path)
     return model.eval(), about

@@ -2,21 +2,25 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW, a tenth of the steps to warm up, then a cosine to zero."""
+    """AdamW's steps and their rate: a tenth of them to warm up, then a cosine to zero; or one rate throughout."""
 
     epochs: int
     steps_per_epoch: int
     learning_rate: float  # the highest
+    shape: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.05
     seed: int = 0
     compiled: bool = False  # by torch.compile
 
     def rate(self, step: int) -> float:
-        """Learning rate at a step: linear warm-up over a tenth of all steps, then half a cosine."""
+        """Learning rate at a step: linear warm-up over a tenth of all steps, then half a cosine; or the same always."""
+        if self.shape == "constant":
+            return self.learning_rate
         steps = self.epochs * self.steps_per_epoch
         warm = max(1, steps // 10)
         if step < warm:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslbt.data.labels import choose_labels
+from sslbt.data.labels import choose_labels, labels_of
 from sslbt.data.splits import LEFT_OUT, Split
 from sslbt.errors import UserError
 
@@ -225,8 +225,8 @@ def test_a_csv_of_file_and_class(name: str, tmp_path: Path) -> None:
     [
         ("D-0.mat,glioma", r"D-0\.mat is not a training slice"),
         ("A-0.mat,glioma", r"A-0\.mat is labelled 'glioma', but the data says 'meningioma'"),
-        ("A-0.mat,Meningioma", r"A-0\.mat is labelled 'Meningioma', but"),
-        ("A-0.mat,", r"A-0\.mat is labelled '', but"),
+        ("A-0.mat,Meningioma", r"A-0\.mat is labelled 'Meningioma'; the classes are meningioma, glioma, pituitary"),
+        ("A-0.mat,", r"A-0\.mat has no class yet; fill it in, or take the line out"),
         ("A-0.mat,glioma\nA-0.mat,meningioma", r"A-0\.mat is labelled 'glioma', but"),
         ("A-0.mat,meningioma\nC-0.mat,pituitary", "no slice is labelled glioma"),
         ("", "no slice is labelled glioma"),
@@ -235,6 +235,41 @@ def test_a_csv_of_file_and_class(name: str, tmp_path: Path) -> None:
 def test_a_csv_that_does_not_fit_is_refused(rows: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"mine\.csv: {sentence}"):
         from_csv(tmp_path, f"file,class\n{rows}\n")
+
+
+def test_a_csv_labels_what_the_data_does_not(tmp_path: Path) -> None:
+    table = SMALL.table.assign(label=[0, -1, -1, 1, 2, -1])
+    path = tmp_path / "mine.csv"
+    path.write_text("file,patient,class\nC-1.mat,C,glioma\nA-0.mat,A,meningioma\nB-0.mat,B,pituitary\n")
+    rows, labels = labels_of(Split("patient", table), str(path), 0, CLASSES)
+    assert (rows.tolist(), labels.tolist()) == ([0, 2, 5], [0, 2, 1])
+    assert labels.dtype == np.int64
+    assert table.label.tolist() == [0, -1, -1, 1, 2, -1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("A-1.mat,", r"A-1\.mat has no class yet"),
+        ("A-1.mat,astrocytoma", r"A-1\.mat is labelled 'astrocytoma'; the classes are meningioma, glioma, pituitary"),
+        ("A-1.mat,glioma\nA-1.mat,pituitary", r"A-1\.mat is labelled 'glioma' and 'pituitary'; take one out"),
+        ("A-1.mat,glioma\nA-0.mat,meningioma", "no slice is labelled pituitary; label at least one of every class"),
+    ],
+)
+def test_labels_of_unlabelled_slices_have_to_fit_too(rows: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(f"file,class\n{rows}\n")
+    with pytest.raises(UserError, match=rf"mine\.csv: {sentence}"):
+        labels_of(Split("patient", SMALL.table.assign(label=[0, -1, -1, 1, 2, -1])), str(path), 0, CLASSES)
+
+
+@settings(max_examples=50, deadline=None)
+@given(splits(), st.integers(0, 5))
+def test_labels_are_the_datas_where_no_csv_gives_them(split: Split, seed: int) -> None:
+    for labels in (str(labelled(split).label.nunique()), "1p", "100%", "all"):
+        rows, found = labels_of(split, labels, seed, CLASSES)
+        assert rows.tolist() == choose(split, labels, seed)
+        assert found.tolist() == split.table.label[rows].tolist()
 
 
 @pytest.mark.parametrize("text", ["", "name,label\na,b\n", 'file,class\n"open', "file,class\n\0\xff"])

@@ -18,7 +18,8 @@ from sslbt.errors import UserError
 
 BY_FAMILY = ["patient", *(f"patient:{fold}" for fold in range(1, FOLDS + 1))]
 OFFICIAL = [f"official:{fold}" for fold in range(1, FOLDS + 1)]
-ALL_KINDS = [*BY_FAMILY, *OFFICIAL, "slices", "none"]
+ALL_KINDS = [*BY_FAMILY, *OFFICIAL, "slices", "all", "none"]
+NEEDED = {"none": {"test"}, "all": {"train", "validation"}}  # parts; elsewhere all three
 CLASSES = ("meningioma", "glioma", "pituitary")
 NAMES = (*CLASSES, "None", "NA", "grade 2", "grade 10", "no-tumour", "a.b", "Ödem", "0")
 STRANGE = (
@@ -135,7 +136,7 @@ def test_a_split_keeps_every_promise_or_is_refused(case: Case, name: str) -> Non
     for column in ("file", "patient", "family", "label"):
         assert table[column].tolist() == case[0][column].tolist()
     labels, parts = table.label.tolist(), table.part.tolist()
-    wanted = {(label, part) for label in set(labels) for part in (["test"] if name == "none" else PARTS) if label >= 0}
+    wanted = {(label, part) for label in set(labels) for part in NEEDED.get(name, PARTS) if label >= 0}
     assert {(label, part) for label, part in zip(labels, parts, strict=True) if label >= 0} == wanted
     check_crossing(case[0], found)
     check_unlabelled(case[0], found)
@@ -168,6 +169,7 @@ def check_unlabelled(table: pd.DataFrame, found: Split) -> None:
     own = table.family.isin(judging).to_numpy()
     judged = {
         "slices": own & False,
+        "all": own,
         "none": own | True,
         "patient": own,
         "official": own | (table.fold == int(fold or 0)).to_numpy(),
@@ -193,8 +195,8 @@ def check_refusal(case: Case, name: str, said: str) -> None:
         assert said.startswith(f"split={name}: the data has no fold {fold}; ")
     elif kind == "patient" and 0 < min(counts.values()) < 3:
         assert any(said.startswith(one + "patient families; a split needs 3") for one in lacking)
-    elif kind == "official" and counts and min(counts.values()) < 2:
-        assert any(said.startswith(one + "families outside the test; ") for one in lacking)
+    elif kind in ("official", "all") and counts and min(counts.values()) < 2:
+        assert any(said.startswith(one + "families to train and to validate on; ") for one in lacking)
     else:
         blamed, part = re.fullmatch(
             rf"split={name}: class (.*) has no slice in the part (\w+); use another split, or more data", said
@@ -210,7 +212,7 @@ def check_cannot_be(case: Case, kind: str, fold: int, label: int, part: str) -> 
     if kind == "official":
         assert part != "test" or not (own.fold == fold).any()
         assert part == "test" or label not in classes_of_families((table[table.fold != fold], case[1])).values()
-    elif kind == "patient":
+    elif kind in ("patient", "all"):
         assert label not in classes_of_families(case).values()
     else:
         order = shuffled(list(table.file[table.label >= 0]), "slices")
@@ -284,6 +286,39 @@ def test_three_families_of_every_class_are_enough_and_five_turns_test_them_all(c
         tested.update(families_of(make_split(table, f"patient:{fold}", names).table, "test"))
     assert set(tested) == set(classes)
     assert all(tested[one] == 1 for one, label in classes.items() if counts[label] >= FOLDS)
+
+
+@settings(many, max_examples=150)
+@given(cases())
+def test_all_tests_nobody_and_a_tenth_of_the_families_of_each_class_validates(case: Case) -> None:
+    """Of n families one in ten from the fifth on, so (n - 4)/10 rounded up; of fewer than five the last."""
+    found = split_or_refusal(case, "all")
+    if isinstance(found, str):
+        return
+    assert "test" not in set(found.table.part)
+    validation, classes = families_of(found.table, "validation"), classes_of_families(case)
+    for label in set(classes.values()):
+        own = {one for one, its in classes.items() if its == label}
+        assert len(own & validation) == max(1, -(-(len(own) - 4) // 10))
+
+
+def test_all_worked_by_hand() -> None:
+    """The fifth by size and every tenth after it, as with the other splits by family; of four the smallest."""
+    table = table_of([(0, 20 - number) for number in range(16)] + [(1, 9 - number) for number in range(4)])
+    split = split_of(table, "all")
+    assert families_of(split.table, "validation") == {"P4", "P14", "P19"}
+    assert families_of(split.table, "train") == set(table.family) - {"P4", "P14", "P19"}
+    assert split.warning == ""
+
+
+def test_a_dozen_slices_of_as_many_patients_are_enough_for_all() -> None:
+    table = table_of([(label, 1) for label in range(3) for _ in range(4)])
+    split = split_of(table, "all")
+    assert split.table.groupby("label").part.value_counts().to_dict() == {
+        (label, part): count for label in range(3) for part, count in (("train", 3), ("validation", 1))
+    }
+    with pytest.raises(UserError, match="class glioma has 1 families to train and to validate on; it needs 2"):
+        split_of(table_of([(0, 1), (0, 1), (1, 3)]), "all")
 
 
 @pytest.mark.parametrize("fold", range(1, FOLDS + 1))
@@ -397,7 +432,7 @@ def test_rows_are_those_of_the_table_given() -> None:
     "name",
     [
         *("", "patients", "Patient", "patient:", "patient:0", "patient:6", "patient:x", "patient:²", "patient:01"),
-        *("patient:1:2", "official", "official:", "official:x", "official:9", "slices:1", "none:1"),
+        *("patient:1:2", "official", "official:", "official:x", "official:9", "slices:1", "none:1", "all:1"),
     ],
 )
 def test_other_names_are_refused(name: str) -> None:
@@ -410,6 +445,7 @@ HASHES = {
     "patient:4": "f9c72de2fda70946",
     "official:2": "73f73c0728a1cf62",
     "slices": "c7241073afbb4c51",
+    "all": "722f25a8d2ce85c5",
 }
 
 

@@ -54,3 +54,20 @@ def test_synchronising_leaves_names_weights_and_scores_as_they_are(monkeypatch: 
         assert torch.equal(model(slices), scores)
     assert list(model.state_dict()) == list(before)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("part", "frozen"), [("none", 0), ("half", 5), ("all", 9)])
+def test_what_is_frozen_stays_as_it_is_in_training(part: str, frozen: int) -> None:
+    model = Classifier(Encoder(8), 3)
+    model.freeze(part)
+    before = [
+        {name: t.clone() for name, t in own.state_dict().items()} for own in (model.encoder.stem, *model.encoder.blocks)
+    ]
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+    model(torch.rand(8, 1, 32, 32)).square().sum().backward()
+    optimizer.step()
+    after = [own.state_dict() for own in (model.encoder.stem, *model.encoder.blocks)]
+    same = [all(torch.equal(old[name], new[name]) for name in old) for old, new in zip(before, after, strict=True)]
+    assert same == [True] * frozen + [False] * (9 - frozen)
+    assert model.head.training

@@ -12,7 +12,7 @@ from sslbt.tracking.run import CONFIG
 
 GIVEN = {
     "pretrain-contrastive": {"data": "~/my slices", "epochs": 7, "temperature": 0.1},
-    "finetune": {"preset": "standard", "labels": "123", "freeze": True, "pretrained": "a" * 32},
+    "finetune": {"preset": "standard", "labels": "123", "freeze": "all", "pretrained": "a" * 32},
     "evaluate": {"model": "b" * 32, "split": "official:2"},
     "prepare": {},
 }

@@ -12,7 +12,14 @@ from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
 from sslbt.training import checkpoint
 
-ABOUT = {"size": 64, "classes": ["a", "b", "c"], "temperature": 1.25, "plausible_above": 0.2, "seen": [["f", "1.mat"]]}
+ABOUT = {
+    "size": 64,
+    "classes": ["a", "b", "c"],
+    "temperature": 1.25,
+    "plausible_above": 0.2,
+    "known_files": ["1.mat"],
+    "seen": [["f", "1.mat"]],
+}
 
 
 @pytest.fixture
@@ -153,10 +160,10 @@ def test_what_is_no_brain_mri_comes_back_too(path: Path, classifier: Classifier)
     assert not back.training
 
 
-def test_a_classifier_that_knows_no_doubt_is_refused_with_a_remedy(path: Path, classifier: Classifier) -> None:
-    older = {name: value for name, value in ABOUT.items() if name != "plausible_above"}
+def test_a_classifier_of_an_earlier_version_is_refused_with_a_remedy(path: Path, classifier: Classifier) -> None:
+    older = {name: value for name, value in ABOUT.items() if name != "known_files"}
     checkpoint.save(path, classifier.state_dict(), older | {"kind": "classifier", "width": 4})
-    with pytest.raises(UserError, match="made by an earlier version, which knew no doubt; fine-tune it again"):
+    with pytest.raises(UserError, match="made by an earlier version; fine-tune it again"):
         checkpoint.load_classifier(path)
 
 
