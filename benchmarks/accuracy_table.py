@@ -1,0 +1,221 @@
+"""Tables and picture of what `accuracy.py` keeps: means over draws, intervals over the patients of all folds."""
+
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accuracy_answers import PRETRAININGS, SCRATCH, Answer, Plan, Study, digest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sslbt.evaluation.charts import AMBER, INK, LINE, PALE, QUIET, TEAL
+from sslbt.evaluation.intervals import interval
+from sslbt.evaluation.metrics import Predictions, bootstrap, headline, paired_difference
+from sslbt.evaluation.results import HEADLINE
+from sslbt.steps.controls import DUMB
+from sslbt.steps.judge import NAMES
+from sslbt.terminal import say
+from sslbt.tracking.code import code_version
+from sslbt.training import checkpoint
+
+METRICS = {"accuracy": "slices", HEADLINE: "patients"}
+LOOKS = {  # colour, marker, line
+    "contrastive": (TEAL, "o", "-"),
+    "encoder": (AMBER, "s", "-"),
+    SCRATCH: (INK, "D", "-"),
+    "raw pixels": (QUIET, "^", "--"),
+    "learnt from the background": (QUIET, "v", "-."),
+    "ten intensities": (PALE, "P", "--"),
+    "random encoder": (PALE, "X", "-."),
+    "majority": (LINE, "", ":"),
+}
+Row = dict[str, Any]
+
+
+def report(study: Study, plan: Plan, out: Path) -> None:
+    """Print both tables; write accuracy.png and, with every figure behind them, results.json."""
+    there = [answer for answer in plan.answers() if study.has(answer)]
+    missing = len(plan.answers()) - len(there)
+    if missing:
+        say(f"{missing} of {len(plan.answers())} answers are missing; what needs them is left out")
+    complete = {
+        (method, labels): draws
+        for method in plan.methods
+        for labels in plan.budgets
+        if (draws := draws_of(study, plan, method, labels, set(there)))
+    }
+    rows = [row for (method, labels), draws in complete.items() for row in measured(method, labels, draws)]
+    pairs = [
+        row
+        for (method, labels), draws in complete.items()
+        if method in NAMES and method != SCRATCH and (SCRATCH, labels) in complete
+        for row in above_scratch(method, labels, draws, complete[SCRATCH, labels])
+    ]
+    test = [study.splits[fold].table.iloc[study.splits[fold].rows("test")] for fold in plan.folds]
+    about = {
+        "data_digest": study.cache.digest,
+        "synthetic": study.cache.synthetic,
+        "preset": study.preset,
+        "folds": {fold: study.splits[fold].hash for fold in plan.folds},
+        "draws": plan.draws,
+        "test_slices": sum(len(own) for own in test),
+        "test_families": sum(own.family.nunique() for own in test),
+        "missing_answers": missing,
+        "answers_by_code": sorted({study.about(answer)["code_version"] for answer in there}),
+        "table_by_code": code_version(),
+        "encoders": {
+            place.stem: {"digest": digest(place), "code_version": checkpoint.load(place)[1].get("code_version")}
+            for fold, way in product(plan.folds, PRETRAININGS)
+            if (place := study.encoder_place(fold, way)).exists()
+        },
+        "finetuned_by": {answer.method: study.about(answer)["config"] for answer in there if answer.method in NAMES},
+    }
+    print(told(about, plan))
+    print(f"\n{table(rows, plan)}\n\n{differences(pairs)}")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(about | {"figures": rows, "above_scratch": pairs}, indent=1) + "\n")
+    chart(rows, plan).savefig(out / "accuracy.png", dpi=120)
+    say(f"{out / 'accuracy.png'} and results.json")
+
+
+def draws_of(study: Study, plan: Plan, method: str, labels: str, there: set[Answer]) -> list[list[Predictions]]:
+    """Answers by draw and fold; none where one is missing."""
+    draws = [[Answer(fold, method, labels, draw) for fold in plan.folds] for draw in plan.draws_of(labels)]
+    if not all(answer in there for folds in draws for answer in folds):
+        return []
+    return [[study.predictions(answer) for answer in folds] for folds in draws]
+
+
+def together(folds: Sequence[Predictions]) -> Predictions:
+    """Answers of several folds as if they were one test: their families are disjoint."""
+    parts = [(own.labels, own.probabilities, own.families, own.files) for own in folds]
+    return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def measured(method: str, labels: str, draws: list[list[Predictions]]) -> list[Row]:
+    """Each metric over all folds, mean of the draws; every draw sees the same bootstrap samples of the families."""
+    whole = [together(folds) for folds in draws]
+    points, samples = [headline(own) for own in whole], [bootstrap(own) for own in whole]
+    alone = [[headline(own) for own in folds] for folds in draws]
+    rows = []
+    for metric in METRICS:
+        by_draw = [own[metric] for own in points]
+        by_draw_and_fold = [[own[metric] for own in folds] for folds in alone]
+        value = float(np.mean(by_draw))
+        low, high = interval(np.mean([own[metric] for own in samples], axis=0), value)
+        row = {"method": method, "labels": labels, "metric": metric, "value": value, "ci_low": low, "ci_high": high}
+        rows.append(row | {"by_draw": by_draw, "by_draw_and_fold": by_draw_and_fold})
+    return rows
+
+
+def above_scratch(
+    method: str, labels: str, draws: list[list[Predictions]], scratch: list[list[Predictions]]
+) -> list[Row]:
+    """What a way has more than from-scratch training with the same labels, on the same samples of families."""
+    pairs = [(together(ours), together(theirs)) for ours, theirs in zip(draws, scratch, strict=True)]
+    rows = []
+    for metric in METRICS:
+        value = float(np.mean([headline(ours)[metric] - headline(theirs)[metric] for ours, theirs in pairs]))
+        samples = np.mean([paired_difference(ours, theirs, metric) for ours, theirs in pairs], axis=0)
+        low, high = interval(samples, value)
+        row = {"method": method, "labels": labels, "metric": metric, "difference": value, "ci_low": low}
+        rows.append(row | {"ci_high": high, "beats_scratch": verdict(low, high)})
+    return rows
+
+
+def verdict(low: float, high: float) -> str:
+    """In words, by the interval of a difference."""
+    return "yes" if low > 0 else "no, it is below" if high < 0 else "not clearly"
+
+
+def told(about: Row, plan: Plan) -> str:
+    """What the tables are about."""
+    codes = [f"`{own[:7]}{'-dirty' * own.endswith('-dirty')}`" for own in about["answers_by_code"]]
+    return (
+        f"{about['test_slices']:,} test slices of {about['test_families']} families, data `{about['data_digest']}`"
+        f"{' (phantoms)' if about['synthetic'] else ''}; folds {plan.folds}, draws {plan.draws} (one of all labels); "
+        f"preset {about['preset']}; code {', '.join(codes)}. Accuracy of slices / balanced "
+        "accuracy over patients, with 95 % intervals over the families of all folds."
+    )
+
+
+def table(rows: list[Row], plan: Plan) -> str:
+    """Markdown: methods by budgets."""
+    known = {(row["method"], row["labels"], row["metric"]): row for row in rows}
+    lines = ["| |" + "".join(f" {labels} labels |" for labels in plan.budgets), "|---|" + "---|" * len(plan.budgets)]
+    for method in plan.methods:
+        cells = [
+            " / ".join(
+                f"{short(own['value'])} ({short(own['ci_low'])} to {short(own['ci_high'])})"
+                for metric in METRICS
+                if (own := known.get((method, labels, metric)))
+            )
+            for labels in plan.budgets
+        ]
+        lines.append(f"| {named(method)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def differences(pairs: list[Row]) -> str:
+    """Markdown: what ways have more than from-scratch training, and whether that is clear."""
+    lines = ["| way | labels | of | more than from scratch | beats it |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {named(row['method'])} | {row['labels']} | {METRICS[row['metric']]} | {short(row['difference'], '+')} "
+        f"({short(row['ci_low'], '+')} to {short(row['ci_high'], '+')}) | {row['beats_scratch']} |"
+        for row in pairs
+    ]
+    return "\n".join(lines)
+
+
+def named(method: str) -> str:
+    """As people read it; what is no way of pretraining is a control."""
+    return f"control: {NAMES.get(method, method)}" if method in (SCRATCH, *DUMB) else NAMES[method]
+
+
+def short(value: float, sign: str = "") -> str:
+    """.721 for 0.721."""
+    return f"{value:{sign}.3f}".replace("0.", ".", 1)
+
+
+def chart(rows: list[Row], plan: Plan) -> Figure:
+    """Each metric by the number of labels, one panel each, with intervals; neighbours stand a little apart."""
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    titles = ("accuracy of slices", "balanced accuracy over patients")
+    for axis, metric, title in zip(axes, METRICS, titles, strict=True):
+        for place, method in enumerate(plan.methods):
+            _line(
+                axis, [row for row in rows if (row["method"], row["metric"]) == (method, metric)], method, place, plan
+            )
+        axis.set_title(title, fontsize=10, color=INK)
+        axis.set(xticks=range(len(plan.budgets)), xticklabels=plan.budgets, xlim=(-0.35, len(plan.budgets) - 0.65))
+        axis.set_xlabel("labelled slices", fontsize=9, color=QUIET)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.spines[["left", "bottom"]].set_color(LINE)
+        axis.tick_params(labelsize=9, colors=QUIET, labelcolor=INK)
+        axis.grid(axis="y", color=LINE, alpha=0.35, linewidth=0.6)
+    axes[0].set_ylim(min((row["ci_low"] for row in rows), default=0) - 0.02, 1.01)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8.5)
+    return figure
+
+
+def _line(axis: Axes, rows: list[Row], method: str, place: int, plan: Plan) -> None:
+    colour, marker, line = LOOKS[method]
+    ours = method in NAMES
+    where = [plan.budgets.index(row["labels"]) + 0.045 * (place - (len(plan.methods) - 1) / 2) for row in rows]
+    low, high = ([row[end] for row in rows] for end in ("ci_low", "ci_high"))
+    axis.vlines(where, low, high, color=colour, linewidth=2 if ours else 1, alpha=0.55)
+    axis.plot(
+        where,
+        [row["value"] for row in rows],
+        color=colour,
+        marker=marker,
+        markersize=6 if ours else 5,
+        linestyle=line,
+        linewidth=1.8 if ours else 1,
+        label=named(method),
+    )

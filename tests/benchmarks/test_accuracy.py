@@ -1,0 +1,154 @@
+"""Phantoms, two folds, two draws of twelve labels: the accuracy table from nothing, again, and from what is there."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+from sslbt.evaluation import outliers
+from sslbt.evaluation.metrics import Predictions, evaluate
+
+ASKED = ["sample:36", "--preset", "tiny", "--folds", "1,2", "--budgets", "12", "--draws", "0,1"]
+WAYS = ("encoder", "contrastive", "scratch")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the first call left its answers."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+        patch.setenv("SSLBT_HOME", str(home))
+        patch.setattr(outliers, "fit", partial(outliers.fit, steps=2))  # half a minute, and nothing here asks for it
+        import accuracy
+
+        accuracy.main(ASKED)
+        yield home / "accuracy" / "tiny"
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """The same to be spoilt."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def told(folder: Path) -> dict[tuple[str, str], dict]:
+    figures = json.loads((folder / "results.json").read_text())["figures"]
+    return {(row["method"], row["metric"]): row for row in figures}
+
+
+def answers(folder: Path, method: str, draw: int) -> pd.DataFrame:
+    files = [folder / "answers" / f"{method.replace(' ', '_')}-patient-{fold}-12-{draw}.csv" for fold in (1, 2)]
+    return pd.concat([pd.read_csv(file) for file in files])
+
+
+def by_hand(table: pd.DataFrame) -> tuple[float, float]:
+    """Accuracy of slices, balanced accuracy over families; by scikit-learn. A phantom's slices have one class."""
+    names = [name for name in table if name.startswith("p_")]
+    slices = accuracy_score(table["class"], table[names].idxmax(axis=1).str[2:])
+    families = table.groupby("family")
+    guessed = families[names].mean().idxmax(axis=1).str[2:]
+    return slices, balanced_accuracy_score(families["class"].first(), guessed)
+
+
+def test_figures_are_those_of_scikit_learn_pooled_over_folds_and_averaged_over_draws(folder: Path) -> None:
+    found = told(folder)
+    for method in (*WAYS, "raw pixels", "random encoder"):
+        expected = np.mean([by_hand(answers(folder, method, draw)) for draw in (0, 1)], axis=0)
+        rows = [found[method, metric] for metric in ("accuracy", "patient_balanced_accuracy")]
+        assert [row["value"] for row in rows] == pytest.approx(expected)
+        for row in rows:
+            assert row["ci_low"] < row["value"] < row["ci_high"] or row["value"] == row["ci_high"] == 1
+            assert np.shape(row["by_draw_and_fold"]) == (2, 2)
+
+
+def test_no_family_is_in_two_folds_and_every_method_is_asked_about_the_same_slices(folder: Path) -> None:
+    first = answers(folder, "scratch", 0)
+    assert first.groupby("family").file.nunique().sum() == len(first) == first.file.nunique()
+    for method in (*WAYS, "majority", "ten intensities", "learnt from the background"):
+        assert list(answers(folder, method, 1).file) == list(first.file)
+
+
+def test_a_way_is_above_scratch_by_the_difference_of_their_figures(folder: Path) -> None:
+    found, pairs = told(folder), json.loads((folder / "results.json").read_text())["above_scratch"]
+    assert {(row["method"], row["metric"]) for row in pairs} == {key for key in found if key[0] in WAYS[:2]}
+    for row in pairs:
+        ours, theirs = (found[method, row["metric"]]["value"] for method in (row["method"], "scratch"))
+        assert row["difference"] == pytest.approx(ours - theirs)
+        assert row["ci_low"] <= row["difference"] <= row["ci_high"]
+        assert row["beats_scratch"] == ("yes" if row["ci_low"] > 0 else "not clearly")
+
+
+def test_the_interval_of_equal_draws_is_that_of_one(folder: Path) -> None:
+    from accuracy_table import measured
+
+    folds = [Predictions.read(table) for _, table in answers(folder, "encoder", 0).groupby("file", sort=False)]
+    once = evaluate(Predictions.read(answers(folder, "encoder", 0)), ())
+    for row in measured("encoder", "12", [folds] * 3):
+        name = row["metric"]
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((once[f"{name}_ci_low"], once[f"{name}_ci_high"]))
+
+
+def test_what_is_there_is_not_made_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import accuracy
+
+    kept = [*folder.glob("answers/*"), *folder.glob("encoders/*.safetensors")]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    assert len(before) == 2 * (2 * 2 * 8) + 4  # answers and what they were made with, and encoders
+    assert not list(folder.glob("unfinished/*"))
+    accuracy.main(ASKED)
+    assert {path: path.stat().st_mtime_ns for path in kept} == before
+
+    table = capsys.readouterr().out
+    value = told(folder)["contrastive", "accuracy"]["value"]
+    assert f"| contrastive way | {value:.3f} (".replace("0.", ".") in table
+    assert "(phantoms)" in table
+
+
+def test_only_what_is_missing_is_made_and_till_then_left_out(
+    folder: Path, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import accuracy
+
+    gone = copied / "answers" / "encoder-patient-2-12-1.csv"
+    before = gone.read_text()
+    gone.unlink()
+    accuracy.main([*ASKED, "--folder", str(copied), "--table-only", "--out", str(copied / "docs")])
+    assert ("encoder", "accuracy") not in told(copied / "docs")
+    assert told(copied / "docs")["contrastive", "accuracy"] == told(folder)["contrastive", "accuracy"]
+    assert (copied / "docs" / "accuracy.png").stat().st_size > 10_000
+    assert "1 of 32 answers are missing" in capsys.readouterr().err
+    assert not gone.exists()
+
+    others = {path: path.stat().st_mtime_ns for path in copied.glob("answers/*.csv")}
+    accuracy.main([*ASKED, "--folder", str(copied)])
+    assert gone.read_text() == before
+    assert {path: path.stat().st_mtime_ns for path in others} == others
+
+
+def test_answers_of_other_data_or_another_encoder_are_refused(copied: Path) -> None:
+    import accuracy
+
+    asked = [*ASKED, "--folder", str(copied)]
+    about = copied / "answers" / "scratch-patient-1-12-0.json"
+    before = about.read_text()
+    about.write_text(json.dumps(json.loads(before) | {"data_digest": "other"}))
+    with pytest.raises(SystemExit, match=r"made with another data_digest, other where .* remove it to have it made"):
+        accuracy.main([*asked, "--table-only"])
+    about.write_text(before)
+
+    encoders = copied / "encoders"
+    os.replace(encoders / "encoder-patient-1.safetensors", encoders / "contrastive-patient-1.safetensors")
+    with pytest.raises(SystemExit, match="made with another encoder"):
+        accuracy.main([*asked, "--table-only"])
+    with pytest.raises(SystemExit, match="pretrained by way=encoder on split=patient:1"):
+        accuracy.main([*asked, "--ways", "contrastive"])
+    with pytest.raises(SystemExit):
+        accuracy.main([*asked, "--folds", "6"])
