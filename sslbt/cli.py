@@ -18,7 +18,7 @@ from sslbt.errors import UserError
 from sslbt.parameters import Config, unknown
 
 UNTRACKED = ("score", "serve")  # a run of their own only where `mlflow run` opened one
-PATIENCE = 10.0  # seconds
+PATIENCE = 30.0  # seconds
 _interrupted = False
 
 

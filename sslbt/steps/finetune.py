@@ -22,10 +22,11 @@ from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
 from sslbt.steps.common import open_data, origin, refuse_leak, schedule_of
+from sslbt.steps.released import released_no_brain
 from sslbt.steps.teaching import Taught, teach
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest
-from sslbt.tracking.models import CLASSIFIER, ENCODER, checkpoint_file
+from sslbt.tracking.models import CLASSIFIER, ENCODER, RELEASED, checkpoint_file
 from sslbt.tracking.run import Run
 from sslbt.training import checkpoint
 from sslbt.training.feed import Feed
@@ -83,7 +84,7 @@ def finetune(cfg: Finetune, run: Run) -> None:
         return  # the first process sees to the rest
     temperature = fit_temperature(logits(model, watch.slices), watch.labels)
     plausible_above, guarantee = answering.plausible_above(watch.predictions(model, temperature))
-    outlier = no_brain(cache, split)
+    outlier = released_no_brain(cache, split) if cfg.pretrained == RELEASED else no_brain(cache, split)
     run.metrics(
         {
             "validation/temperature": temperature,
