@@ -172,5 +172,5 @@ def test_what_ships_is_whole_and_tells_about_itself() -> None:
     assert len(there) in (0, len(FILES))
     assert sum(path.stat().st_size for path in there) <= 25 * 2**20
     assert not there or "TO FILL IN" not in card
-    for part in ("CC BY 4.0", "10.6084/m9.figshare.1512427", "benchmarks/release.py", "research"):
+    for part in ("CC BY 4.0", "10.6084/m9.figshare.1512427", "benchmarks/release.py", "Research use only"):
         assert part in card
