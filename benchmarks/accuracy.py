@@ -94,11 +94,11 @@ def main(words: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=several(known), default=known, help=f"[{','.join(known)}]")
     given = parser.parse_args(words)
     plan = Plan([int(fold) for fold in given.folds], given.ways, given.budgets, [int(draw) for draw in given.draws])
-    folder = given.folder or cache_folder() / "accuracy" / given.preset
+    folder = (given.folder or cache_folder() / "accuracy" / given.preset).expanduser()
     try:
         cache = prepare(Source(given.data))
         splits = {fold: make_split(cache.table, f"patient:{fold}", cache.classes) for fold in plan.folds}
-        study = Study(folder.expanduser(), given.data, given.preset, cache, splits)
+        study = Study(folder, folder / "encoders", given.data, given.preset, cache, splits)
         if not given.table_only:
             work(study, plan)
         report(study, plan, given.out or study.folder)

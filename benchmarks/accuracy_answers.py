@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,6 @@ PRETRAININGS: dict[str, tuple[type[PretrainContrastive | PretrainEncoder], Any]]
     "contrastive": (PretrainContrastive, pretrain_contrastive),
     "encoder": (PretrainEncoder, pretrain_encoder),
 }
-
-
-# Of fine-tuning, beside the preset: what `main` sets for one way only. Nothing, at present.
-SETTINGS: dict[str, dict[str, Any]] = {"contrastive": {}, "encoder": {}, SCRATCH: {}}
 
 
 def digest(file: Path) -> str:
@@ -100,13 +96,15 @@ class Kept(Silent):
 
 @dataclass(frozen=True)
 class Study:
-    """The folder with what is done, and the data and preset it is done with."""
+    """The folder with what is done, and what it is done with."""
 
     folder: Path
+    encoders: Path  # the folder with the pretrained ones
     data: str
     preset: str
     cache: Cache
     splits: dict[int, Split]
+    settings: dict[str, Any] = field(default_factory=dict)  # of fine-tuning, where they aren't the preset's
 
     @contextmanager
     def run(self, config: Training) -> Iterator[Kept]:
@@ -139,8 +137,8 @@ class Study:
         return place
 
     def encoder_place(self, fold: int, way: str) -> Path:
-        """Where that checkpoint is looked for: encoders/contrastive-patient-1.safetensors."""
-        return self.folder / "encoders" / f"{way}-patient-{fold}.safetensors"
+        """Where that checkpoint is looked for: contrastive-patient-1.safetensors."""
+        return self.encoders / f"{way}-patient-{fold}.safetensors"
 
     def finetuning(self, answer: Answer) -> Finetune:
         """The parameters a way is fine-tuned with; controls learn from what from-scratch training learns from."""
@@ -152,7 +150,7 @@ class Study:
             labels=answer.labels,
             seed=answer.draw,
             pretrained="none" if way == SCRATCH else str(self.encoder_place(answer.fold, way)),
-            **SETTINGS[way],
+            **self.settings,
         )
 
     def facts(self, answer: Answer) -> dict[str, Any]:

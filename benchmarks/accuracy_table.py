@@ -52,7 +52,7 @@ def report(study: Study, plan: Plan, out: Path) -> None:
         row
         for (method, labels), draws in complete.items()
         if method in NAMES and method != SCRATCH and (SCRATCH, labels) in complete
-        for row in above_scratch(method, labels, draws, complete[SCRATCH, labels])
+        for row in above(method, labels, draws, complete[SCRATCH, labels])
     ]
     test = [study.splits[fold].table.iloc[study.splits[fold].rows("test")] for fold in plan.folds]
     about = {
@@ -111,18 +111,16 @@ def measured(method: str, labels: str, draws: list[list[Predictions]]) -> list[R
     return rows
 
 
-def above_scratch(
-    method: str, labels: str, draws: list[list[Predictions]], scratch: list[list[Predictions]]
-) -> list[Row]:
-    """What a way has more than from-scratch training with the same labels, on the same samples of families."""
-    pairs = [(together(ours), together(theirs)) for ours, theirs in zip(draws, scratch, strict=True)]
+def above(method: str, labels: str, draws: list[list[Predictions]], others: list[list[Predictions]]) -> list[Row]:
+    """What a method has more than another with the same labels, on the same samples of families."""
+    pairs = [(together(ours), together(theirs)) for ours, theirs in zip(draws, others, strict=True)]
     rows = []
     for metric in METRICS:
         value = float(np.mean([headline(ours)[metric] - headline(theirs)[metric] for ours, theirs in pairs]))
         samples = np.mean([paired_difference(ours, theirs, metric) for ours, theirs in pairs], axis=0)
         low, high = interval(samples, value)
         row = {"method": method, "labels": labels, "metric": metric, "difference": value, "ci_low": low}
-        rows.append(row | {"ci_high": high, "beats_scratch": verdict(low, high)})
+        rows.append(row | {"ci_high": high, "better": verdict(low, high)})
     return rows
 
 
@@ -164,7 +162,7 @@ def differences(pairs: list[Row]) -> str:
     lines = ["| way | labels | of | more than from scratch | beats it |", "|---|---|---|---|---|"]
     lines += [
         f"| {named(row['method'])} | {row['labels']} | {METRICS[row['metric']]} | {short(row['difference'], '+')} "
-        f"({short(row['ci_low'], '+')} to {short(row['ci_high'], '+')}) | {row['beats_scratch']} |"
+        f"({short(row['ci_low'], '+')} to {short(row['ci_high'], '+')}) | {row['better']} |"
         for row in pairs
     ]
     return "\n".join(lines)

@@ -83,7 +83,7 @@ def test_a_way_is_above_scratch_by_the_difference_of_their_figures(folder: Path)
         ours, theirs = (found[method, row["metric"]]["value"] for method in (row["method"], "scratch"))
         assert row["difference"] == pytest.approx(ours - theirs)
         assert row["ci_low"] <= row["difference"] <= row["ci_high"]
-        assert row["beats_scratch"] == ("yes" if row["ci_low"] > 0 else "not clearly")
+        assert row["better"] == ("yes" if row["ci_low"] > 0 else "not clearly")
 
 
 def test_the_interval_of_equal_draws_is_that_of_one(folder: Path) -> None:
@@ -152,3 +152,24 @@ def test_answers_of_other_data_or_another_encoder_are_refused(copied: Path) -> N
         accuracy.main([*asked, "--ways", "contrastive"])
     with pytest.raises(SystemExit):
         accuracy.main([*asked, "--folds", "6"])
+
+
+def test_a_variant_stands_beside_the_whole_recipe(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import ablation
+
+    asked = ["sample:36", "--preset", "tiny", "--folds", "1,2", "--folder", str(copied)]
+    asked += ["--variants", "labelled slices alone"]
+    ablation.main([*asked, "--table-only"])
+    assert "labelled slices alone" not in capsys.readouterr().out
+    ablation.main(asked)
+    lines = capsys.readouterr().out.splitlines()
+    kept = copied / "ablation" / "learn_from-labels" / "answers"
+    assert json.loads((kept / "contrastive-patient-1-12-0.json").read_text())["config"]["learn_from"] == "labels"
+    for line, place in zip(lines[-2:], (copied, kept.parent), strict=True):
+        expected = by_hand(answers(place, "contrastive", 0))
+        assert [float(cell) for cell in line.split("|")[2:4]] == pytest.approx(expected, abs=5e-4)
+
+    before = {path: path.stat().st_mtime_ns for path in kept.glob("*.csv")}
+    ablation.main(asked)
+    assert {path: path.stat().st_mtime_ns for path in kept.glob("*.csv")} == before
+    assert capsys.readouterr().out.splitlines()[-2:] == lines[-2:]
