@@ -193,7 +193,9 @@ class Compare(Config):
 class Register(Config):
     """Export the best evaluated classifier to ONNX, check it, and put it into the registry."""
 
-    metric: Annotated[str, Field(description="what the best is best in")] = "test/patient_balanced_accuracy"
+    metric: Annotated[str, Field(description="what the best is best in", pattern=r"^[\w ./-]+$")] = (
+        "test/patient_balanced_accuracy"
+    )
     run: Annotated[str, Field(description="an evaluation's run id, instead of the best of the experiment")] = ""
     name: Annotated[str, Field(description="name in the registry", pattern=r"^[\w .-]+$")] = "brain-tumor-classifier"
 

@@ -71,6 +71,8 @@ def find(cfg: Register, run: Run) -> mlflow.entities.Run:
     best = registry.find_best(get_run(run.id).info.experiment_id, cfg.metric)
     for name in best.left_out:
         say(f"left out, judged on other test patients or data: {name}")
+    if best.left_out_count > len(best.left_out):
+        say(f"and {best.left_out_count - len(best.left_out):,} more")
     return best.run
 
 

@@ -1,5 +1,7 @@
 """Which evaluation is best, and how aliases move."""
 
+from pathlib import Path
+
 import mlflow
 import pytest
 from mlflow import MlflowClient
@@ -46,6 +48,19 @@ def test_the_best_of_the_newest_test_patients_wins_and_others_are_named(client, 
     found = registry.find_best(experiment, METRIC)
     assert found.run.info.run_id == best
     assert [name.split(" (")[0] for name in found.left_out] == ["run at 2", "run at 1"]
+
+
+def test_the_best_is_found_among_more_runs_than_fit_a_page(client, experiment, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    from finding import multiply
+
+    multiply(client.tracking_uri, evaluation(client, experiment, 0.60, 2), 2_100)
+    multiply(client.tracking_uri, evaluation(client, experiment, 0.99, 1, split_hash="other patients"), 30)
+    best = evaluation(client, experiment, 2, 1)
+    found = registry.find_best(experiment, METRIC)
+    assert found.run.info.run_id == best
+    assert len(found.left_out) == registry.NAMED
+    assert found.left_out_count == 31
 
 
 def test_nothing_to_choose_from_is_said(client, experiment):
