@@ -49,6 +49,9 @@ PairKind = Annotated[
 ]
 NumPairs = Annotated[int, from_preset("positive pairs an epoch, and as many negative ones", ge=2, le=1_000_000)]
 
+Metric = Annotated[str, Field(description="what the best is best in", pattern=r"^[\w ./-]+$")]
+RegistryName = Annotated[str, Field(description="name in the registry", pattern=r"^[\w .-]+$")]
+
 
 class Data(Config):
     """What every entry point that reads slices has."""
@@ -193,11 +196,23 @@ class Compare(Config):
 class Register(Config):
     """Export the best evaluated classifier to ONNX, check it, and put it into the registry."""
 
-    metric: Annotated[str, Field(description="what the best is best in", pattern=r"^[\w ./-]+$")] = (
-        "test/patient_balanced_accuracy"
-    )
+    metric: Metric = "test/patient_balanced_accuracy"
     run: Annotated[str, Field(description="an evaluation's run id, instead of the best of the experiment")] = ""
-    name: Annotated[str, Field(description="name in the registry", pattern=r"^[\w .-]+$")] = "brain-tumor-classifier"
+    name: RegistryName = "brain-tumor-classifier"
+
+
+class Promote(Config):
+    """Put a registered version into service, if it is not clearly below the one that is."""
+
+    name: RegistryName = "brain-tumor-classifier"
+    version: Annotated[str, Field(description="its number; the challenger if not given", pattern="^[0-9]*$")] = ""
+    metric: Metric = "test/patient_balanced_accuracy"
+
+
+class Rollback(Config):
+    """Put the version that was in service before back into service."""
+
+    name: RegistryName = "brain-tumor-classifier"
 
 
 class Score(Config):
@@ -292,6 +307,8 @@ STAGES: dict[str, type[Config]] = {
     "evaluate": Evaluate,
     "compare": Compare,
     "register": Register,
+    "promote": Promote,
+    "rollback": Rollback,
     "score": Score,
     "serve": Serve,
 }

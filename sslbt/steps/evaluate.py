@@ -35,7 +35,8 @@ def evaluate(cfg: Evaluate, run: Run) -> None:
     cache, split = open_data(cfg, run, tuple(about["classes"]))
     refuse_leak(about["seen"], split, f"model={cfg.model}")
     judge = Judge(classifier.to(best_device()), about, cache, split)
-    run.describe(f"evaluate {judge.name}, {about['labels']} labels", way=about["way"], labels=about["labels"])
+    tags = {"way": about["way"], "labels": about["labels"], "classifier": about["run_id"]}
+    run.describe(f"evaluate {judge.name}, {about['labels']} labels", **tags)
     run.facts(way=about["way"], labels=about["labels"], size=judge.size, temperature=round(about["temperature"], 3))
 
     whose = f", {cache.unknown_patients} of them of unknown patients" if cache.unknown_patients else ""

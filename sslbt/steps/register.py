@@ -12,9 +12,9 @@ from sslbt.data.files import iterate
 from sslbt.data.formats import pictures
 from sslbt.data.source import Source, locate
 from sslbt.errors import UserError
-from sslbt.evaluation.metrics import Predictions, paired_table
 from sslbt.export.onnx import Deployed, export
 from sslbt.export.parity import check
+from sslbt.steps.promote import decide
 from sslbt.steps.told import PREDICTIONS
 from sslbt.terminal import say
 from sslbt.tracking import registry
@@ -44,21 +44,11 @@ def register(cfg: Register, run: Run) -> None:
             )
         say(f"ONNX equals torch on {parity.slices} test slices: at most {parity.difference:.1e} apart")
         run.metrics({"parity/slices": float(parity.slices), "parity/difference": parity.difference})
-        tags = {"evaluation": best.info.run_id, "classifier": source, "pretrained": about["pretrained"]}
+        tags = {"evaluation": best.info.run_id, "classifier": about["run_id"], "pretrained": about["pretrained"]}
         tags |= {key: best.data.tags[key] for key in ("data_digest", "split_hash", "labels", "way", "synthetic")}
-        before = registry.champion(cfg.name)
         version = registry.log_model(path, cfg.name, tags)
     run.describe(f"register {cfg.name} version {version.version}", **tags)
-
-    reason = objection(
-        cfg.metric, best.info.run_id, before.tags.get("evaluation") if before else None, about["classes"]
-    )
-    if reason:
-        say(f"{cfg.name} version {version.version} stays challenger: {reason}")
-    else:
-        registry.promote(cfg.name, version)
-        say(f"{cfg.name} version {version.version} is champion")
-    run.describe(f"register {cfg.name} version {version.version}", promoted=not reason, objection=reason)
+    decide(cfg.name, version, cfg.metric, run)
 
 
 def find(cfg: Register, run: Run) -> mlflow.entities.Run:
@@ -90,22 +80,3 @@ def raw_slices(source: Source, files: set[str]) -> Iterator[np.ndarray]:
         # Slices of a volume are called by its name, "#" and a number.
         if name in wanted or any(path.startswith(f"{name}#") for path in wanted):
             yield from (pixels for slice_, pixels in pictures(read(), name) if slice_ in wanted)
-
-
-def objection(metric: str, ours: str, theirs: str | None, classes: list[str]) -> str:
-    """Why a challenger may not replace the champion; empty if it may.
-
-    On the same test patients it must not be below it: the paired bootstrap's interval may not lie under zero.
-    """
-    if not theirs or theirs == ours:
-        return ""
-    name = metric.removeprefix("test/")
-    try:
-        challenger, champion = (
-            Predictions.from_table(registry.predictions_of(run, PREDICTIONS), tuple(classes)) for run in (ours, theirs)
-        )
-        paired = paired_table(challenger, champion, classes).set_index("name")
-        low, high = float(paired.low[name]), float(paired.high[name])
-    except (ValueError, KeyError):
-        return f"the champion was judged on other slices; evaluate both on the same (champion's evaluation {theirs})"
-    return f"below the champion by {-high:.3f} to {-low:.3f} in {name}" if high < 0 else ""

@@ -1,19 +1,26 @@
 """Which run is best, and which version of the classifier is in service."""
 
+import getpass
+import hashlib
 import io
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from serve.package import log_arguments
+from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
+from sslbt.tracking.models import get_run
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 FINISHED = "attributes.status = 'FINISHED' and tags.stage = 'evaluate' and tags.split != 'none'"
@@ -68,28 +75,83 @@ def log_model(onnx: Path, name: str, tags: dict[str, str]) -> ModelVersion:
     with log_arguments(onnx) as arguments:
         logged = mlflow.pyfunc.log_model(name="classifier", registered_model_name=name, **arguments)
     client = MlflowClient()
-    version = client.get_model_version(name, str(logged.registered_model_version))
-    for key, value in tags.items():
-        client.set_model_version_tag(name, version.version, key, value)
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
-    return version
+    number = str(logged.registered_model_version)
+    tag(client.get_model_version(name, number), **tags)
+    client.set_registered_model_alias(name, CHALLENGER, number)
+    return client.get_model_version(name, number)
+
+
+def version(name: str, which: str) -> ModelVersion:
+    """A version of a model by its number or alias.
+
+    Raises:
+        UserError: there is none.
+    """
+    client = MlflowClient()
+    try:
+        return client.get_model_version(name, which) if which.isdecimal() else _by_alias(name, which)
+    except MlflowException as error:
+        known = f"version {which}" if which.isdecimal() else f"{which}"
+        raise UserError(f"{name}: no {known} in {mlflow.get_registry_uri()}; `sslbt register` adds versions") from error
 
 
 def champion(name: str) -> ModelVersion | None:
     """The version in service, if there is one."""
     try:
-        return MlflowClient().get_model_version_by_alias(name, CHAMPION)
+        return _by_alias(name, CHAMPION)
     except MlflowException:
         return None
 
 
+def _by_alias(name: str, alias: str) -> ModelVersion:
+    return MlflowClient().get_model_version_by_alias(name, alias)
+
+
 def promote(name: str, version: ModelVersion) -> None:
-    """Put a version into service; the one before stays reachable as `previous`."""
+    """Put a version into service by moving one alias; the one before stays reachable as `previous`."""
     client = MlflowClient()
     before = champion(name)
-    if before and before.version != version.version:
+    if before and before.version == version.version:
+        return
+    # In this order: whoever is killed in between leaves a champion that is its own way back, never none at all.
+    if before:
         client.set_registered_model_alias(name, PREVIOUS, before.version)
     client.set_registered_model_alias(name, CHAMPION, version.version)
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Nobody else of this machine moves the aliases of a model meanwhile."""
+    key = hashlib.sha256(f"{mlflow.get_registry_uri()} {name}".encode()).hexdigest()[:16]
+    place = cache_folder() / "registry" / f"{key}.lock"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place):
+        yield
+
+
+def asked_by() -> str:
+    """Who is at work: the name a tracking server knows, or the system's."""
+    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+
+
+def tag(version: ModelVersion, **facts: str) -> None:
+    """What is known of a version."""
+    for key, value in facts.items():
+        MlflowClient().set_model_version_tag(version.name, version.version, key, value)
+
+
+def evaluation_like(evaluation: str, version: ModelVersion) -> str | None:
+    """The newest evaluation of a version's classifier on the data and test patients of another evaluation."""
+    asked = get_run(evaluation)
+    conditions = [
+        FINISHED,
+        *(f"tags.{name} = '{asked.data.tags.get(name)}'" for name in ("data_digest", "split_hash")),
+        f"tags.classifier = '{version.tags.get('classifier')}'",
+    ]
+    found = MlflowClient().search_runs(
+        [asked.info.experiment_id], " and ".join(conditions), max_results=1, order_by=[NEWEST_FIRST]
+    )
+    return found[0].info.run_id if found else None
 
 
 def predictions_of(run_id: str, path: str) -> pd.DataFrame:

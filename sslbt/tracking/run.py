@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -65,7 +66,12 @@ class Run:
 
     def describe(self, name: str, **tags: object) -> None:
         """The run's name, and what it can be searched by."""
-        mlflow.set_tags({"mlflow.runName": name} | {key: str(value) for key, value in tags.items()})
+        mlflow.set_tag("mlflow.runName", name)
+        self.mark(**tags)
+
+    def mark(self, **tags: object) -> None:
+        """What the run can be searched by."""
+        mlflow.set_tags({key: str(value) for key, value in tags.items()})
 
     def facts(self, **facts: object) -> None:
         """What sets this run apart on MLflow's compare page, where tags are not shown."""
@@ -109,6 +115,10 @@ class Run:
         """Log a table as CSV under this artifact path."""
         mlflow.log_text(table.to_csv(index=False), path)
 
+    def json(self, path: str, facts: dict[str, Any]) -> None:
+        """Log facts as JSON under this artifact path."""
+        mlflow.log_dict(facts, path)
+
     def page(self, path: str, html: str) -> None:
         """Log an HTML page under this artifact path."""
         mlflow.log_text(html, path)
@@ -132,7 +142,7 @@ class Silent(Run):
     def _nothing(self, *_: object, **__: object) -> None:
         pass
 
-    describe = facts = dataset = audit = metrics = figure = table = page = _nothing
+    describe = mark = facts = dataset = audit = metrics = figure = table = json = page = _nothing
 
     @contextmanager
     def artifact(self, path: str) -> Iterator[Path]:
