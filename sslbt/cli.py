@@ -17,8 +17,9 @@ from sslbt.config import STAGES, Training
 from sslbt.errors import UserError
 from sslbt.parameters import Config, unknown
 
-UNTRACKED = ("score", "serve")  # a run of their own only where `mlflow run` opened one
+UNTRACKED = ("lineage", "score", "serve")  # a run of their own only where `mlflow run` opened one
 PATIENCE = 30.0  # seconds
+WORDS = {"compare": "runs", "lineage": "model"}  # what may be given without its flag
 _interrupted = False
 
 
@@ -67,15 +68,16 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
             # An empty value means "not given": `mlflow run` can't leave a flag out.
             flags = dict.fromkeys((f"--{field.replace('_', '-')}", f"--{field}"))
             own.add_argument(*flags, metavar="X", help=f"{about.description}{default}".replace("%", "%%"))
-        if "runs" in config.model_fields:
-            own.add_argument("words", nargs="*", metavar="RUN", help="the same as --runs")
+        if name in WORDS:
+            own.add_argument("words", nargs="*", metavar=WORDS[name].upper(), help=f"the same as --{WORDS[name]}")
     chosen, rest = parser.parse_known_args(arguments)
     config = STAGES[chosen.entry_point]
     if rest:
         raise UserError(unknown(rest[0].lstrip("-").split("=")[0].replace("-", "_"), list(config.model_fields)))
     given = {field: value for field, value in vars(chosen).items() if value and field != "entry_point"}
     if words := given.pop("words", None):
-        given["runs"] = " ".join([*words, given.get("runs", "")]).strip()
+        field = WORDS[chosen.entry_point]
+        given[field] = " ".join([*words, given.get(field, "")]).strip()
     return chosen.entry_point, config.build(**given)
 
 

@@ -215,6 +215,14 @@ class Rollback(Config):
     name: RegistryName = "brain-tumor-classifier"
 
 
+class Lineage(Config):
+    """Say where a model comes from: version, evaluation, runs, data, code."""
+
+    model: Annotated[
+        str, Field(description="registry address, run id (model_version of a score), a file or released", min_length=1)
+    ] = "models:/brain-tumor-classifier@champion"
+
+
 class Score(Config):
     """Class and probabilities for every picture of a folder, zip or file."""
 
@@ -309,6 +317,7 @@ STAGES: dict[str, type[Config]] = {
     "register": Register,
     "promote": Promote,
     "rollback": Rollback,
+    "lineage": Lineage,
     "score": Score,
     "serve": Serve,
 }

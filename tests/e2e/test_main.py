@@ -132,3 +132,24 @@ def test_the_same_command_again_reuses_every_step(finished, main_command):
     assert said.count("reusing run") == 10
     assert len(place.runs()) == before + 1
     pd.testing.assert_frame_equal(*(pd.read_csv(place.folder / f"{name}.csv") for name in ("scores", "again")))
+
+
+def test_a_score_leads_back_to_its_data(finished):
+    place, _ = finished
+    (scored_by,) = set(pd.read_csv(place.folder / "scores.csv").model_version)
+    version = place.client.get_model_version_by_alias("brain-tumor-classifier", "champion")
+    evaluation, classifier = (place.client.get_run(run) for run in (version.tags["evaluation"], scored_by))
+    assert evaluation.data.tags["classifier"] == scored_by
+    code, said = place.run("sslbt", "lineage", scored_by)
+    assert code == 0, said
+    pretrained = classifier.data.params["config/pretrained"]
+    facts = [evaluation.info.run_id, scored_by, *([pretrained] if pretrained != "none" else [])]
+    facts += [classifier.data.tags[name] for name in ("data_digest", "split_hash", "code_version")]
+    for fact in facts:
+        assert fact in said
+    assert "champion, challenger" in said or "challenger, champion" in said
+    assert place.run("sslbt", "lineage", "models:/brain-tumor-classifier@champion") == (0, said)
+    (register,) = place.runs("tags.stage = 'register'")
+    onnx = place.client.download_artifacts(register.info.run_id, "onnx/classifier.onnx")
+    code, of_the_file = place.run("sslbt", "lineage", onnx)
+    assert said in of_the_file
