@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from scipy.special import softmax
 from torch import Tensor
 
@@ -53,9 +52,8 @@ def release(source: Source, encoder: Path, classifier: Path, folder: Path) -> No
         raise UserError(f"{classifier}: rounded to half precision it answers up to {apart:.1e} otherwise; not released")
 
     model, about = checkpoint.load_classifier(to_classifier)
-    deployed = Deployed(model, checkpoint.load_outlier(to_classifier), about["size"], about["temperature"])
+    deployed = Deployed(model, checkpoint.load_outlier(to_classifier), about)
     export(deployed, about, to_onnx)
-    forget_code(to_onnx)
     parity = check(deployed, to_onnx, raw_slices(source, set(cache.table.file)))
     print(f"ONNX: probabilities at most {parity.difference:.1e} from torch, over {parity.slices} slices")
 
@@ -82,14 +80,6 @@ def answers(file: Path, cache: Cache) -> np.ndarray:
     parts = np.array_split(rows, -(-len(rows) // BATCH))
     asked = np.concatenate([logits(model, cache.load(part, about["size"])) for part in parts])
     return softmax(asked / about["temperature"], axis=1)
-
-
-def forget_code(path: Path) -> None:
-    """Take out of an ONNX file which line of which file on this machine each of its nodes comes from."""
-    model = onnx.load(path)
-    for node in model.graph.node:
-        node.ClearField("metadata_props")
-    onnx.save_model(model, path)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -14,29 +15,43 @@ from sslbt.data.preprocess import Preprocess, resize
 from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
 
-OUTPUTS = ["probabilities", "strangeness"]
+OUTPUTS = ["probabilities", "confidence", "abstain", "strangeness", "features"]
 
 
 class Deployed(nn.Module):
     """Preprocessing, classifier, calibration and doubt in one module: what is exported, and compared with."""
 
-    def __init__(self, classifier: Classifier, outlier: Outlier, size: int, temperature: float) -> None:
+    def __init__(self, classifier: Classifier, outlier: Outlier, about: dict[str, Any]) -> None:
         super().__init__()
         self.preprocess = Preprocess()
         self.classifier = classifier
         self.outlier = outlier
-        self.size = size
-        self.temperature = temperature
+        self.size: int = about["size"]
+        self.temperature: float = about["temperature"]
+        self.plausible_above: float = about["plausible_above"]
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, height, width) raw pixels to calibrated probabilities (batch, classes) and strangeness (batch,)."""
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """(batch, height, width) raw pixels to `OUTPUTS`.
+
+        Returns:
+            calibrated probabilities (batch, classes); confidence, the highest of them (batch,); whether to abstain,
+            since not just one class is plausible or this is no brain MRI (batch,); strangeness, how little it is one
+            (batch,); and what the encoder saw (batch, channels).
+        """
         slices = self.preprocess(image)
-        logits = self.classifier(resize(slices, self.size))
-        return (logits / self.temperature).softmax(dim=1), self.outlier(slices)
+        features = self.classifier.encoder.pooled(resize(slices, self.size))
+        probabilities = (self.classifier.head(features) / self.temperature).softmax(dim=1)
+        strangeness = self.outlier(slices)
+        plausible = (probabilities >= self.plausible_above).sum(dim=1)
+        abstain = (plausible != 1) | ~(strangeness <= self.outlier.above)
+        return probabilities, probabilities.amax(dim=1), abstain, strangeness, features
 
 
-def export(model: Deployed, about: dict, path: Path) -> None:
-    """Write `model` as ONNX with one input `image`, the outputs `OUTPUTS`, and the facts of `about` inside."""
+def export(model: Deployed, about: dict[str, Any], path: Path) -> None:
+    """Write `model` as ONNX with one input `image`, the outputs `OUTPUTS`, and the facts of `about` inside.
+
+    The input is float32; integers up to 2^24 are exact in it.
+    """
     example = torch.rand(2, 300, 400)
     batch, height, width = (
         torch.export.Dim(name, min=2 if name == "batch" else 16) for name in ("batch", "height", "width")
@@ -55,12 +70,14 @@ def export(model: Deployed, about: dict, path: Path) -> None:
         )
     assert program is not None  # torch.onnx.export returns None only where it wrote a file itself
     exported = program.model_proto
+    for node in exported.graph.node:
+        node.ClearField("metadata_props")  # which line of which file on this machine it comes from
     onnx.helper.set_model_props(exported, metadata(about, float(model.outlier.above)))
     onnx.checker.check_model(exported)
     onnx.save_model(exported, path)
 
 
-def metadata(about: dict, strange_above: float) -> dict[str, str]:
+def metadata(about: dict[str, Any], strange_above: float) -> dict[str, str]:
     """What the file says of itself."""
     return {
         "classes": json.dumps(about["classes"]),
@@ -68,6 +85,7 @@ def metadata(about: dict, strange_above: float) -> dict[str, str]:
         "guarantee": str(about["guarantee"]),
         "strange_above": str(strange_above),
         "run_id": about["run_id"],
+        "pretrained": about["pretrained"],
         "version": sslbt.__version__,
         "code_version": about["code_version"],
         "data_digest": about["data_digest"],

@@ -30,7 +30,7 @@ def register(cfg: Register, run: Run) -> None:
     source = best.data.params[CONFIG + "model"]
     file = checkpoint_file(source, CLASSIFIER)
     classifier, about = checkpoint.load_classifier(file)
-    deployed = Deployed(classifier, checkpoint.load_outlier(file), about["size"], about["temperature"])
+    deployed = Deployed(classifier, checkpoint.load_outlier(file), about)
     test = registry.predictions_of(best.info.run_id, PREDICTIONS)
 
     with run.artifact(CLASSIFIER) as path:  # with its weights here, the address of the version is enough to judge it

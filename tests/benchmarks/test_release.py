@@ -122,7 +122,7 @@ def test_the_onnx_file_answers_as_the_rounded_classifier(given: Given) -> None:
     session = onnxruntime.InferenceSession(given.folder / "classifier.onnx", providers=["CPUExecutionProvider"])
     model, about = checkpoint.load_classifier(given.folder / "classifier.safetensors")
     outlier = checkpoint.load_outlier(given.folder / "classifier.safetensors")
-    deployed = Deployed(model, outlier, about["size"], about["temperature"]).eval()
+    deployed = Deployed(model, outlier, about).eval()
     image = np.random.default_rng(0).gamma(2, 100, (2, 80, 90)).astype(np.float32)
     with torch.no_grad():
         ours = deployed(torch.from_numpy(image))[0].numpy()

@@ -15,6 +15,8 @@ from sslbt.nn.outlier import Outlier
 ABOUT = {
     "classes": ["meningioma", "glioma", "pituitary"],
     "run_id": "0123456789abcdef",
+    "pretrained": "fedcba9876543210",
+    "size": 96,
     "code_version": "abc123",
     "data_digest": "d1",
     "split_hash": "s1",
@@ -57,7 +59,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     classifier = Classifier(Encoder(8), 3)
     outlier = Outlier()
     outlier.above.fill_(1.25)
-    model = Deployed(classifier, outlier, 96, ABOUT["temperature"])
+    model = Deployed(classifier, outlier, ABOUT)
     with torch.no_grad():
         for seed in range(30):  # batch statistics of such pictures
             model(torch.from_numpy(draw_pictures(8, 96, 96, seed)))

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import torch
 
 import sslbt
 from sslbt.data.preprocess import Preprocess, resize
+from sslbt.export.onnx import OUTPUTS
 
+FACTS = ("run_id", "pretrained", "code_version", "data_digest", "split_hash")
 SAME = {"atol": 1e-4, "rtol": 0}
 Draw = Callable[..., np.ndarray]
 Answer = Callable[[np.ndarray], np.ndarray]
@@ -80,17 +83,35 @@ def test_the_strangeness_is_that_of_the_outlier_network(exported: Any, draw: Dra
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_confidence_features_and_doubt_follow_from_the_rest(exported: Any, draw: Draw) -> None:
+    session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    found = dict(zip(OUTPUTS, session.run(OUTPUTS, {"image": draw(40, 128, 128)}), strict=True))
+    np.testing.assert_array_equal(found["confidence"], found["probabilities"].max(axis=1))
+    alone = (found["probabilities"] >= exported.about["plausible_above"]).sum(axis=1) == 1
+    np.testing.assert_array_equal(found["abstain"], ~alone | (found["strangeness"] > 1.25))
+    assert set(found["abstain"]) == {False, True}
+    with torch.no_grad():
+        slices = resize(Preprocess()(torch.from_numpy(draw(40, 128, 128))), 96)
+        expected = exported.model.classifier.encoder.pooled(slices).numpy()
+    np.testing.assert_allclose(found["features"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_file_names_no_place_of_this_machine(exported: Any) -> None:
+    assert b"site-packages" not in exported.path.read_bytes()
+    assert str(Path(sslbt.__file__).parent).encode() not in exported.path.read_bytes()
+
+
 def test_the_file_says_what_it_is(exported: Any) -> None:
     session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
-    (image,), (probabilities, strangeness) = session.get_inputs(), session.get_outputs()
-    assert (image.name, image.type, probabilities.name) == ("image", "tensor(float)", "probabilities")
-    assert strangeness.name == "strangeness"
+    (image,), outputs = session.get_inputs(), session.get_outputs()
+    assert (image.name, image.type) == ("image", "tensor(float)")
+    assert {own.name: own.type for own in outputs} == dict.fromkeys(OUTPUTS, "tensor(float)") | {
+        "abstain": "tensor(bool)"
+    }
     assert all(isinstance(length, str) for length in image.shape)  # every axis is free
     facts = session.get_modelmeta().custom_metadata_map
     assert json.loads(facts["classes"]) == exported.about["classes"]
-    assert {name: facts[name] for name in ("run_id", "code_version", "data_digest", "split_hash")} == {
-        name: exported.about[name] for name in ("run_id", "code_version", "data_digest", "split_hash")
-    }
+    assert {name: facts[name] for name in FACTS} == {name: exported.about[name] for name in FACTS}
     assert float(facts["temperature"]) == 1.7
     thresholds = [float(facts[name]) for name in ("plausible_above", "guarantee", "strange_above")]
     assert thresholds == [0.3, 0.9, 1.25]

@@ -32,8 +32,19 @@ def test_pixels_of_any_type_are_compared(exported: Any, draw: Draw) -> None:
     assert check(exported.model, exported.path, []).slices == 0
 
 
-@pytest.mark.parametrize("change", ["weights", "statistics", "temperature", "size", "outlier"])
-def test_another_network_is_refused(exported: Any, draw: Draw, change: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("weights", "probabilities, by"),
+        ("statistics", "probabilities, by"),
+        ("temperature", "probabilities, by"),
+        ("size", "probabilities, by"),
+        ("outlier", "strangeness, by"),
+        ("plausible_above", "whether to abstain"),
+        ("strange_above", "whether to abstain"),
+    ],
+)
+def test_another_network_is_refused(exported: Any, draw: Draw, change: str, said: str) -> None:
     other = copy.deepcopy(exported.model)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -47,8 +58,12 @@ def test_another_network_is_refused(exported: Any, draw: Draw, change: str) -> N
     if change == "temperature":
         other.temperature *= 1.05
     elif change == "size":
-        other = Deployed(other.classifier, other.outlier, 80, other.temperature)
-    with pytest.raises(UserError, match=r"net\.onnx: slice 1 differs from torch by .*; it is not registered"):
+        other = Deployed(other.classifier, other.outlier, exported.about | {"size": 80}).eval()
+    elif change == "plausible_above":
+        other.plausible_above = 0.99
+    elif change == "strange_above":
+        other.outlier.above.fill_(-1e9)
+    with pytest.raises(UserError, match=rf"net\.onnx: slice \d \(.*\) differs from torch in {said}.*; it is not reg"):
         check(other, exported.path, pictures(draw))
 
 
@@ -57,17 +72,17 @@ def test_a_file_that_answers_with_no_number_is_refused(exported: Any, draw: Draw
     weights = max(broken.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
     weights.CopyFrom(numpy_helper.from_array(np.full(list(weights.dims), np.nan, np.float32), weights.name))
     onnx.save_model(broken, tmp_path / "broken.onnx")
-    with pytest.raises(UserError, match=r"broken\.onnx: slice 1 differs from torch .*nan"):
+    with pytest.raises(UserError, match=r"broken\.onnx: slice 1 \(.*\) differs from torch in .*nan"):
         check(exported.model, tmp_path / "broken.onnx", pictures(draw))
 
 
 def test_the_slice_that_differs_is_named(exported: Any, draw: Draw) -> None:
     class Sometimes(Deployed):
-        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            probabilities, strangeness = super().forward(image)
-            return (probabilities.flip(1) if image.shape[1] == 200 else probabilities), strangeness
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            probabilities, *others = super().forward(image)
+            return (probabilities.flip(1) if image.shape[1] == 200 else probabilities), *others
 
     ours = exported.model
-    other = Sometimes(ours.classifier, ours.outlier, 96, ours.temperature).eval()
-    with pytest.raises(UserError, match="slice 2 differs"):
+    other = Sometimes(ours.classifier, ours.outlier, exported.about).eval()
+    with pytest.raises(UserError, match=r"slice 2 \(1 x 200 x 128\) differs"):
         check(other, exported.path, pictures(draw))
