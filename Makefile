@@ -17,10 +17,15 @@ install: .venv/installed
 	$(BIN)/pip install -r requirements-dev.txt
 	touch $@
 
+# Another runtime to compare with; without npm its tests are skipped
+NODE := tests/export/node
+$(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
+	! command -v npm || npm ci --ignore-scripts --prefix $(NODE)
+
 demo: install  ## the main job on synthetic slices
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local -P data=sample -P preset=demo -P num_pairs=500
 
-test: .venv/installed-dev  ## a process a core, each with one thread: together they wait less for each other
+test: .venv/installed-dev $(NODE)/node_modules/.package-lock.json  ## a process a core, each with one thread: together they wait less for each other
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/installed-dev
