@@ -50,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    except Exception as error:
+        if "mlflow" not in sys.modules:
+            raise
+        from sslbt.tracking.store import trouble
+
+        if not (sentence := trouble(error)):
+            raise
+        print(f"sslbt: {sentence}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 import sslbt
 from sslbt.errors import UserError
+from sslbt.tracking.store import absent, trouble
 
 ENCODER = "checkpoint/encoder.safetensors"  # of the best epoch
 LAST_ENCODER = "checkpoint/encoder_last.safetensors"
@@ -29,6 +30,8 @@ def get_run(run_id: str) -> Run:
     try:
         return MlflowClient().get_run(run_id)
     except MlflowException as error:
+        if not absent(error):
+            raise
         raise UserError(
             f"{run_id}: no such run in {mlflow.get_tracking_uri()}; look in the UI, or set MLFLOW_TRACKING_URI"
         ) from error
@@ -83,6 +86,8 @@ def registered_by(address: str) -> str:
     try:
         run_id = mlflow.models.get_model_info(address).run_id
     except (MlflowException, OSError) as error:
+        if trouble(error):
+            raise
         said = str(error).splitlines()[0]
         raise UserError(f"{address}: no such model in {mlflow.get_registry_uri()} ({said})") from error
     if not run_id:
@@ -104,4 +109,6 @@ def _download(uri: str, problem: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(uri))
     except (MlflowException, OSError) as error:
+        if trouble(error):
+            raise
         raise UserError(f"{problem} ({str(error).splitlines()[0]})") from error

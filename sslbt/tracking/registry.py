@@ -21,6 +21,7 @@ from serve.package import log_arguments
 from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
 from sslbt.tracking.models import get_run
+from sslbt.tracking.store import absent
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 FINISHED = "attributes.status = 'FINISHED' and tags.stage = 'evaluate' and tags.split != 'none'"
@@ -91,7 +92,9 @@ def version(name: str, which: str) -> ModelVersion:
     try:
         return client.get_model_version(name, which) if which.isdecimal() else _by_alias(name, which)
     except MlflowException as error:
-        known = f"version {which}" if which.isdecimal() else f"{which}"
+        if not absent(error):
+            raise
+        known = f"version {which}" if which.isdecimal() else which
         raise UserError(f"{name}: no {known} in {mlflow.get_registry_uri()}; `sslbt register` adds versions") from error
 
 
@@ -99,8 +102,10 @@ def champion(name: str) -> ModelVersion | None:
     """The version in service, if there is one."""
     try:
         return _by_alias(name, CHAMPION)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if absent(error):
+            return None
+        raise
 
 
 def _by_alias(name: str, alias: str) -> ModelVersion:
