@@ -13,7 +13,7 @@ install: .venv/installed
 	$(BIN)/pip install --no-deps -e .
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-server.txt
 	$(BIN)/pip install -r requirements-dev.txt
 	touch $@
 
