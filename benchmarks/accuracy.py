@@ -9,8 +9,8 @@ which choose the labels and start the network. Encoders, one a fold and way, and
 $SSLBT_HOME/accuracy/PRESET (or --folder): what is there is not made again, so that the command goes on after a kill,
 and --folds, --ways, --budgets and --draws share the work among processes (OMP_NUM_THREADS=1 for each). An encoder made
 elsewhere goes to encoders/contrastive-patient-1.safetensors in that folder. `scratch` brings the other controls along.
-Tables and picture show what was asked for, as far as every answer to it is there; results.json also holds what they
-come from. Both files lie in the folder too, unless --out says where.
+Tables and picture show what was asked for, of each budget the draws that all methods have; results.json also holds what
+they come from. Both files lie in the folder too, unless --out says where.
 """
 
 import argparse

@@ -41,18 +41,20 @@ def report(study: Study, plan: Plan, out: Path) -> None:
     missing = len(plan.answers()) - len(there)
     if missing:
         say(f"{missing} of {len(plan.answers())} answers are missing; what needs them is left out")
+    draws = {labels: common_draws(plan, labels, set(there)) for labels in plan.budgets}
     complete = {
-        (method, labels): draws
-        for method in plan.methods
-        for labels in plan.budgets
-        if (draws := draws_of(study, plan, method, labels, set(there)))
+        (method, labels): [
+            [study.predictions(Answer(fold, method, labels, draw)) for fold in plan.folds] for draw in own
+        ]
+        for labels, (methods, own) in draws.items()
+        for method in methods
     }
-    rows = [row for (method, labels), draws in complete.items() for row in measured(method, labels, draws)]
+    rows = [row for (method, labels), answers in complete.items() for row in measured(method, labels, answers)]
     pairs = [
         row
-        for (method, labels), draws in complete.items()
+        for (method, labels), answers in complete.items()
         if method in NAMES and method != SCRATCH and (SCRATCH, labels) in complete
-        for row in above(method, labels, draws, complete[SCRATCH, labels])
+        for row in above(method, labels, answers, complete[SCRATCH, labels])
     ]
     test = [study.splits[fold].table.iloc[study.splits[fold].rows("test")] for fold in plan.folds]
     about = {
@@ -60,7 +62,7 @@ def report(study: Study, plan: Plan, out: Path) -> None:
         "synthetic": study.cache.synthetic,
         "preset": study.preset,
         "folds": {fold: study.splits[fold].hash for fold in plan.folds},
-        "draws": plan.draws,
+        "draws": {labels: own for labels, (_, own) in draws.items()},
         "test_slices": sum(len(own) for own in test),
         "test_families": sum(own.family.nunique() for own in test),
         "missing_answers": missing,
@@ -81,12 +83,19 @@ def report(study: Study, plan: Plan, out: Path) -> None:
     say(f"{out / 'accuracy.png'} and results.json")
 
 
-def draws_of(study: Study, plan: Plan, method: str, labels: str, there: set[Answer]) -> list[list[Predictions]]:
-    """Answers by draw and fold; none where one is missing."""
-    draws = [[Answer(fold, method, labels, draw) for fold in plan.folds] for draw in plan.draws_of(labels)]
-    if not all(answer in there for folds in draws for answer in folds):
-        return []
-    return [[study.predictions(answer) for answer in folds] for folds in draws]
+def common_draws(plan: Plan, labels: str, there: set[Answer]) -> tuple[list[str], list[int]]:
+    """Methods that have answers for all folds of a draw, and the draws that all these methods have."""
+    draws = {
+        method: {
+            draw
+            for draw in plan.draws_of(labels)
+            if all(Answer(fold, method, labels, draw) in there for fold in plan.folds)
+        }
+        for method in plan.methods
+    }
+    begun = {method: own for method, own in draws.items() if own}
+    common = sorted(set.intersection(*begun.values())) if begun else []
+    return (list(begun) if common else []), common
 
 
 def together(folds: Sequence[Predictions]) -> Predictions:
@@ -131,10 +140,11 @@ def verdict(low: float, high: float) -> str:
 
 def told(about: Row, plan: Plan) -> str:
     """What the tables are about."""
+    draws = ", ".join(f"{len(own)} of {labels} labels" for labels, own in about["draws"].items())
     codes = [f"`{own[:7]}{'-dirty' * own.endswith('-dirty')}`" for own in about["answers_by_code"]]
     return (
         f"{about['test_slices']:,} test slices of {about['test_families']} families, data `{about['data_digest']}`"
-        f"{' (phantoms)' if about['synthetic'] else ''}; folds {plan.folds}, draws {plan.draws} (one of all labels); "
+        f"{' (phantoms)' if about['synthetic'] else ''}; folds {plan.folds}; draws: {draws}; "
         f"preset {about['preset']}; code {', '.join(codes)}. Accuracy of slices / balanced "
         "accuracy over patients, with 95 % intervals over the families of all folds."
     )
