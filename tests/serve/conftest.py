@@ -19,6 +19,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from pydicom import Dataset, dcmwrite, uid
+from pydicom.dataset import FileMetaDataset
 
 from serve.session import Classifier
 from sslbt.data.matlab import write_mat
@@ -118,6 +120,31 @@ def png(pixels: np.ndarray) -> bytes:
     """The same slice as an 8-bit PNG file."""
     buffer = io.BytesIO()
     Image.fromarray((pixels // 4).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def jpeg(pixels: np.ndarray) -> bytes:
+    """The same slice as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray((pixels // 4).astype(np.uint8)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def dicom(pixels: np.ndarray) -> bytes:
+    """The same slice as a DICOM file, 16 bits."""
+    file = Dataset()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    file.SOPClassUID, file.SOPInstanceUID, file.Modality = uid.MRImageStorage, uid.generate_uid(), "MR"
+    file.Rows, file.Columns = pixels.shape
+    file.SamplesPerPixel, file.PhotometricInterpretation, file.PixelRepresentation = 1, "MONOCHROME2", 0
+    file.BitsAllocated = file.BitsStored = 16
+    file.HighBit = 15
+    file.PixelData = pixels.astype("<u2").tobytes()
+    buffer = io.BytesIO()
+    dcmwrite(buffer, file, enforce_file_format=True)
     return buffer.getvalue()
 
 

@@ -1,6 +1,7 @@
 """The classifier as an MLflow model: logged, loaded without pickle or torch, and served by MLflow itself."""
 
 import base64
+import io
 import json
 import subprocess
 import sys
@@ -9,12 +10,15 @@ from pathlib import Path
 import httpx
 import mlflow
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
+from PIL import Image
 
 import serve
 from serve.package import log_arguments
 
+CLASSES = ("meningioma", "glioma", "pituitary")
 ROOT = str(Path(serve.__file__).parents[1])
 
 
@@ -48,6 +52,48 @@ def test_bytes_and_base64_give_the_same_rows(loaded, classifier, mat, png, pixel
     pd.testing.assert_frame_equal(by_bytes, by_text)
     (expected,) = classifier.rows([pixels])
     assert by_bytes.loc["a"].to_dict() == expected
+
+
+def test_every_format_gives_the_numbers_of_the_bare_file(loaded, model, mat, png, jpeg, dicom, pixels, tmp_path):
+    session = onnxruntime.InferenceSession(model)
+    eight_bits, lossy = (np.asarray(Image.open(io.BytesIO(data))) for data in (png, jpeg))
+    raw = [pixels, eight_bits, lossy, pixels]
+    expected = [session.run(["probabilities"], {"image": own[None].astype(np.float32)})[0][0] for own in raw]
+    frame = pd.DataFrame({"image": [mat, png, jpeg, dicom]})
+    frame.to_parquet(tmp_path / "slices.parquet")
+    text = frame.map(lambda data: base64.b64encode(data).decode())
+    for asked in (frame, pd.read_parquet(tmp_path / "slices.parquet"), text):
+        found = loaded.predict(asked)
+        np.testing.assert_allclose(found[[f"p_{name}" for name in CLASSES]], expected, atol=1e-6)
+        assert not found.label.isna().any()
+
+
+def test_predict_of_the_command_line_gives_the_same(logged, loaded, mat, jpeg, tmp_path):
+    cells = [base64.b64encode(data).decode() for data in (mat, jpeg, b"broken")]
+    (tmp_path / "in.json").write_text(
+        json.dumps({"dataframe_split": {"columns": ["image"], "data": [[c] for c in cells]}})
+    )
+    words = [
+        "models",
+        "predict",
+        "-m",
+        logged,
+        "-i",
+        "in.json",
+        "-o",
+        "out.json",
+        "-t",
+        "json",
+        "--env-manager",
+        "local",
+    ]
+    command = [sys.executable, "-m", "mlflow", *map(str, words)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())["predictions"]
+    expected = loaded.predict(pd.DataFrame({"image": cells})).to_dict("records")
+    assert found == expected
+    assert [row["label"] is None for row in found] == [False, False, True]
 
 
 def test_raw_pixels_pass_the_signature_as_a_column(loaded, classifier, pixels):
@@ -116,3 +162,16 @@ def test_mlflow_serves_the_same_answers_as_our_service(logged, start, start_serv
         first, second = (json.loads(answer.text, parse_constant=pytest.fail) for answer in answers)
         assert first == second
         assert [row["label"] is None for row in first["predictions"]] == [False, False, True]
+
+    mistakes = [
+        {"json": {"dataframe_split": {"columns": ["picture"], "data": [[cells[0]]]}}},
+        {"json": {"nonsense": cells}},
+        {"content": b"{", "headers": {"Content-Type": "application/json"}},
+    ]
+    for mistake in mistakes:
+        for server in (theirs, ours):
+            answer = httpx.post(f"{server}/invocations", timeout=60, **mistake)
+            assert answer.status_code == 400
+            assert "error_code" in answer.json()
+            for trace in ("Traceback", 'File "', "stack_trace"):
+                assert trace not in answer.text
