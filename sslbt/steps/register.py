@@ -16,6 +16,7 @@ from sslbt.export.onnx import Deployed, export
 from sslbt.export.parity import check
 from sslbt.steps.promote import decide
 from sslbt.steps.told import PREDICTIONS
+from sslbt.steps.variant import offer_smaller
 from sslbt.terminal import say
 from sslbt.tracking import registry
 from sslbt.tracking.models import CLASSIFIER, ONNX, checkpoint_file, get_run
@@ -37,7 +38,8 @@ def register(cfg: Register, run: Run) -> None:
         shutil.copyfile(file, path)
     with run.artifact(ONNX) as path:
         export(deployed, about, path)
-        parity = check(deployed, path, raw_slices(source_of(best), set(test.file)))
+        data = source_of(best)
+        parity = check(deployed, path, (pixels for _, pixels in raw_slices(data, set(test.file))))
         if parity.slices != len(test):
             raise UserError(
                 f"{parity.slices} of {len(test)} test slices found in the data; was it moved since evaluate?"
@@ -46,6 +48,7 @@ def register(cfg: Register, run: Run) -> None:
         run.metrics({"parity/slices": float(parity.slices), "parity/difference": parity.difference})
         tags = {"evaluation": best.info.run_id, "classifier": about["run_id"], "pretrained": about["pretrained"]}
         tags |= {key: best.data.tags[key] for key in ("data_digest", "split_hash", "labels", "way", "synthetic")}
+        offer_smaller(path, best, prepare(data), raw_slices(data, set(test.file)), run)
         version = registry.log_model(path, cfg.name, tags)
     run.describe(f"register {cfg.name} version {version.version}", **tags)
     decide(cfg.name, version, cfg.metric, run)
@@ -72,11 +75,13 @@ def source_of(evaluation: mlflow.entities.Run) -> Source:
     return Evaluate.build(**{name: value for name, value in known.items() if value}).source
 
 
-def raw_slices(source: Source, files: set[str]) -> Iterator[np.ndarray]:
-    """The pixels of these slices as the source holds them."""
+def raw_slices(source: Source, files: set[str]) -> Iterator[tuple[int, np.ndarray]]:
+    """Label and pixels of these slices, as the source holds them."""
     table = prepare(source).table
-    wanted = set(table.path[table.file.isin(files)])
+    wanted = table[table.file.isin(files)].set_index("path").label
     for name, read in iterate(locate(source)):
         # Slices of a volume are called by its name, "#" and a number.
-        if name in wanted or any(path.startswith(f"{name}#") for path in wanted):
-            yield from (pixels for slice_, pixels in pictures(read(), name) if slice_ in wanted)
+        if name in wanted.index or any(path.startswith(f"{name}#") for path in wanted.index):
+            for slice_, pixels in pictures(read(), name):
+                if slice_ in wanted.index:
+                    yield int(wanted[slice_]), pixels

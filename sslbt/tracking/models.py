@@ -16,6 +16,7 @@ ENCODER = "checkpoint/encoder.safetensors"  # of the best epoch
 LAST_ENCODER = "checkpoint/encoder_last.safetensors"
 CLASSIFIER = "checkpoint/classifier.safetensors"
 ONNX = "onnx/classifier.onnx"
+SMALL_ONNX = "onnx/classifier_int8.onnx"
 
 RELEASED = "released"  # the weights that come with sslbt
 RELEASED_FOLDER = Path(sslbt.__file__).parent / "released"

@@ -1,0 +1,49 @@
+"""The exported file with convolutions of eight bits: a quarter of its size, and faster on most processors."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+
+class Images(CalibrationDataReader):
+    """Pictures (height, width), one after another, as the file's input."""
+
+    def __init__(self, pictures: Iterable[np.ndarray]) -> None:
+        self.pictures: Iterator[np.ndarray] = iter(pictures)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        picture = next(self.pictures, None)
+        return None if picture is None else {"image": picture.astype(np.float32)[None]}
+
+
+def eight_bits(whole: Path, out: Path, pictures: Iterable[np.ndarray]) -> None:
+    """Write the smaller file (static quantisation after training, Jacob et al. 2018; per channel of the weights).
+
+    Args:
+        whole: what `export` wrote.
+        out: where to.
+        pictures: raw slices (height, width) by which the range of each activation is set, its 99.999th percentile.
+    """
+    with TemporaryDirectory() as folder:
+        ready = Path(folder, "ready.onnx")
+        quant_pre_process(whole, ready, skip_symbolic_shape=True)
+        quantize_static(
+            ready,
+            out,
+            Images(pictures),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.Percentile,
+        )
+    smaller = onnx.load(out)
+    facts = {own.key: own.value for own in onnx.load(whole).metadata_props}
+    onnx.helper.set_model_props(smaller, facts | {"variant": "eight bits"})
+    onnx.save_model(smaller, out)
