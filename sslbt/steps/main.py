@@ -140,7 +140,8 @@ def show(table: pd.DataFrame, cfg: Main, run: Run) -> None:
         value, low, high = (row[name + end] for end in INTERVAL)
         return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
-    print(f"\n{title}; unseen patients, 95 % intervals over patients\n")
+    whose = "patients that training saw too" if cfg.split == "slices" else "unseen patients"
+    print(f"\n{title}; {whose}, 95 % intervals over patients\n")
     names = table.name + np.where(table.control, " *", "")
     width = names.str.len().max()
     print(f"{'':{width}} {'slice accuracy':24} {'balanced over patients':24} AUROC")

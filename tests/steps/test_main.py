@@ -1,10 +1,14 @@
 """What `main` asks of the trainings it starts."""
 
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from sslbt.config import STAGES, Finetune, Main, PretrainContrastive, PretrainEncoder
 from sslbt.parameters import Config
 from sslbt.steps import main as under_test
+from sslbt.tracking.run import Silent
 
 
 class _Enough(Exception):
@@ -63,3 +67,14 @@ def test_pairs_are_the_presets_unless_given(monkeypatch):
 
     assert pairs() == ("patient", 2000)
     assert pairs(preset="origin", pairs="views", num_pairs=9) == ("views", 9)
+
+
+@pytest.mark.parametrize(("split", "whose"), [("patient", "unseen patients"), ("slices", "patients that training saw")])
+def test_it_says_whose_figures_these_are(split, whose, capsys):
+    figures = dict.fromkeys(["accuracy", "macro_auroc", under_test.HEADLINE], 0.5)
+    figures |= {f"{name}{end}": 0.5 for name in ("accuracy", under_test.HEADLINE) for end in under_test.INTERVAL}
+    table = pd.DataFrame([{"name": "contrastive way", "control": False} | figures])
+    under_test.show(table, Main.build(split=split), Silent("", Path("nowhere")))
+    said = capsys.readouterr().out
+    assert f"split {split}, synthetic phantoms; {whose}" in said
+    assert ("unseen" in said) == (split == "patient")
