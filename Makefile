@@ -14,7 +14,7 @@ install: .venv/installed
 	touch $@
 
 .venv/installed-dev: .venv/installed requirements-dev.txt requirements-server.txt
-	$(BIN)/pip install -r requirements-dev.txt
+	$(BIN)/pip install -r requirements-dev.txt -r requirements-server.txt
 	touch $@
 
 # Another runtime to compare with; without npm its tests are skipped
