@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import onnxruntime
 import pandas as pd
@@ -86,6 +87,14 @@ def test_a_score_by_address_is_that_of_the_file_and_leads_back(team: Team, regis
     pixels = decode((phantoms / "1.mat").read_bytes(), "1.mat").astype(np.float32)
     expected = session.run(["confidence"], {"image": pixels[None]})[0][0]
     assert row["confidence"] == pytest.approx(float(expected), abs=1e-5)
+    before = mlflow.get_tracking_uri()
+    try:
+        mlflow.set_tracking_uri(team.address)
+        loaded = mlflow.pyfunc.load_model(CHAMPION)
+    finally:
+        mlflow.set_tracking_uri(before)
+    (same,) = loaded.predict(pd.DataFrame({"image": [(phantoms / "1.mat").read_bytes()]})).to_dict("records")
+    assert same["confidence"] == pytest.approx(row["confidence"], abs=1e-5)
     (finetuned,) = client.search_runs(["0"], "tags.stage = 'finetune'")
     assert row["model_version"] == finetuned.info.run_id
     said = team.run("sslbt", "lineage", row["model_version"])
