@@ -75,6 +75,7 @@ def team_server(folder: Path) -> Iterator[str]:
         words = ["server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--port", port, "--workers", 1]
         words += ["--backend-store-uri", f"{database}/mlflow", "--artifacts-destination", folder / "artifacts"]
         secrets = {"MLFLOW_AUTH_CONFIG_PATH": str(users), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of the tests"}
+        secrets["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seven processes more, for nothing that is done here
         with open(folder / "server.log", "w") as log:
             server = subprocess.Popen(
                 [BIN / "mlflow", *map(str, words)],
