@@ -53,7 +53,9 @@ def table(found: dict[str, list[list[Predictions]]], labels: str) -> str:
     for name, draws in found.items():
         figures = {row["metric"]: short(row["value"]) for row in measured(WAY, labels, draws)}
         cells = [figures[metric] for metric in METRICS]
-        if name != WHOLE:
+        if name == WHOLE:
+            cells += ["", ""]
+        else:
             cells += [
                 f"{short(row['difference'], '+')} ({short(row['ci_low'], '+')} to {short(row['ci_high'], '+')})"
                 for row in above(WAY, labels, draws, found[WHOLE])
