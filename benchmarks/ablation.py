@@ -9,15 +9,14 @@ aren't there. Each variant changes one parameter of fine-tuning; its answers are
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from accuracy import BUDGETS, classify, several
+from accuracy import BUDGETS, classify, open_study, several
 from accuracy_answers import Answer, Study
-from accuracy_table import METRICS, above, measured, short
+from accuracy_table import METRICS, above, measured, short, with_interval
 
-from sslbt.data.cache import prepare
-from sslbt.data.source import Source, cache_folder
-from sslbt.data.splits import FOLDS, make_split
+from sslbt.data.splits import FOLDS
 from sslbt.errors import UserError
 from sslbt.evaluation.metrics import Predictions
 from sslbt.parameters import PRESETS
@@ -56,10 +55,7 @@ def table(found: dict[str, list[list[Predictions]]], labels: str) -> str:
         if name == WHOLE:
             cells += ["", ""]
         else:
-            cells += [
-                f"{short(row['difference'], '+')} ({short(row['ci_low'], '+')} to {short(row['ci_high'], '+')})"
-                for row in above(WAY, labels, draws, found[WHOLE])
-            ]
+            cells += [with_interval(row, "difference", "+") for row in above(WAY, labels, draws, found[WHOLE])]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -76,17 +72,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--variants", type=several(list(VARIANTS)), default=list(VARIANTS), help="[all]")
     parser.add_argument("--table-only", action="store_true", help="make no answer")
     given = parser.parse_args(words)
-    folder = (given.folder or cache_folder() / "accuracy" / given.preset).expanduser()
     try:
-        cache = prepare(Source(given.data))
-        splits = {int(fold): make_split(cache.table, f"patient:{fold}", cache.classes) for fold in given.folds}
+        whole = open_study(given)
         found = {}
         for name in dict.fromkeys([WHOLE, *given.variants]):
-            settings = VARIANTS[name]
-            place = folder.joinpath("ablation", *(f"{key}-{value}" for key, value in settings.items()))
-            study = Study(
-                place if settings else folder, folder / "encoders", given.data, given.preset, cache, splits, settings
-            )
+            changed = [f"{key}-{value}" for key, value in VARIANTS[name].items()]
+            place = whole.folder.joinpath("ablation", *changed) if changed else whole.folder
+            study = replace(whole, folder=place, settings=VARIANTS[name])
             if answers := answered(study, given.labels, [int(draw) for draw in given.draws], not given.table_only):
                 found[name] = answers
         if WHOLE in found:

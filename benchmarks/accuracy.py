@@ -65,6 +65,14 @@ def classify(study: Study, answer: Answer) -> dict[str, Predictions]:
         return found
 
 
+def open_study(given: argparse.Namespace) -> Study:
+    """The data, preset, folds and folder that the command line names."""
+    folder = (given.folder or cache_folder() / "accuracy" / given.preset).expanduser()
+    cache = prepare(Source(given.data))
+    splits = {int(fold): make_split(cache.table, f"patient:{fold}", cache.classes) for fold in given.folds}
+    return Study(folder, folder / "encoders", given.data, given.preset, cache, splits)
+
+
 def several(known: list[str]) -> Callable[[str], list[str]]:
     """Reads a list with commas, all of it among those known."""
 
@@ -94,11 +102,8 @@ def main(words: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=several(known), default=known, help=f"[{','.join(known)}]")
     given = parser.parse_args(words)
     plan = Plan([int(fold) for fold in given.folds], given.ways, given.budgets, [int(draw) for draw in given.draws])
-    folder = (given.folder or cache_folder() / "accuracy" / given.preset).expanduser()
     try:
-        cache = prepare(Source(given.data))
-        splits = {fold: make_split(cache.table, f"patient:{fold}", cache.classes) for fold in plan.folds}
-        study = Study(folder, folder / "encoders", given.data, given.preset, cache, splits)
+        study = open_study(given)
         if not given.table_only:
             work(study, plan)
         report(study, plan, given.out or study.folder)

@@ -11,14 +11,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from filelock import FileLock
 
 from sslbt.config import Data, Finetune, PretrainContrastive, PretrainEncoder, Training
 from sslbt.data.cache import Cache
 from sslbt.data.splits import Split
 from sslbt.errors import UserError
-from sslbt.evaluation.metrics import Predictions
+from sslbt.evaluation.metrics import Predictions, read_table
 from sslbt.steps.controls import DUMB
 from sslbt.steps.judge import NAMES
 from sslbt.steps.pretrain_contrastive import pretrain_contrastive
@@ -195,10 +194,7 @@ class Study:
 
     def predictions(self, answer: Answer) -> Predictions:
         """Answers that are there."""
-        text = dict.fromkeys(("file", "family", "class"), str)
-        return Predictions.from_table(
-            pd.read_csv(self._place(answer), dtype=text, keep_default_na=False), self.cache.classes
-        )
+        return Predictions.from_table(read_table(self._place(answer)), self.cache.classes)
 
     def _place(self, answer: Answer) -> Path:
         return self.folder / "answers" / f"{answer.name}.csv"

@@ -157,9 +157,7 @@ def table(rows: list[Row], plan: Plan) -> str:
     for method in plan.methods:
         cells = [
             " / ".join(
-                f"{short(own['value'])} ({short(own['ci_low'])} to {short(own['ci_high'])})"
-                for metric in METRICS
-                if (own := known.get((method, labels, metric)))
+                with_interval(own, "value") for metric in METRICS if (own := known.get((method, labels, metric)))
             )
             for labels in plan.budgets
         ]
@@ -171,8 +169,8 @@ def differences(pairs: list[Row]) -> str:
     """Markdown: what ways have more than from-scratch training, and whether that is clear."""
     lines = ["| way | labels | of | more than from scratch | beats it |", "|---|---|---|---|---|"]
     lines += [
-        f"| {named(row['method'])} | {row['labels']} | {METRICS[row['metric']]} | {short(row['difference'], '+')} "
-        f"({short(row['ci_low'], '+')} to {short(row['ci_high'], '+')}) | {row['better']} |"
+        f"| {named(row['method'])} | {row['labels']} | {METRICS[row['metric']]} | "
+        f"{with_interval(row, 'difference', '+')} | {row['better']} |"
         for row in pairs
     ]
     return "\n".join(lines)
@@ -181,6 +179,12 @@ def differences(pairs: list[Row]) -> str:
 def named(method: str) -> str:
     """As people read it; what is no way of pretraining is a control."""
     return f"control: {NAMES.get(method, method)}" if method in (SCRATCH, *DUMB) else NAMES[method]
+
+
+def with_interval(row: Row, name: str, sign: str = "") -> str:
+    """.721 (.577 to .799)."""
+    value, low, high = (short(row[column], sign) for column in (name, "ci_low", "ci_high"))
+    return f"{value} ({low} to {high})"
 
 
 def short(value: float, sign: str = "") -> str:

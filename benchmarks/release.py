@@ -54,7 +54,7 @@ def release(source: Source, encoder: Path, classifier: Path, folder: Path) -> No
     model, about = checkpoint.load_classifier(to_classifier)
     deployed = Deployed(model, checkpoint.load_outlier(to_classifier), about)
     export(deployed, about, to_onnx)
-    raw = (pixels for _, pixels in raw_slices(source, set(cache.table.file)))
+    raw = (pixels for _, pixels in raw_slices(source, cache.table))
     parity = check(deployed, to_onnx, raw)
     print(f"ONNX: probabilities at most {parity.difference:.1e} from torch, over {parity.slices} slices")
 

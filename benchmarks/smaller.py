@@ -19,10 +19,11 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.source import Source
-from sslbt.data.splits import make_split
+from sslbt.data.splits import make_split, some
 from sslbt.export.smaller import eight_bits
+from sslbt.steps.variant import CALIBRATION
 
-CALIBRATION, ROUNDS, TIMED = 128, 3, 64
+ROUNDS, TIMED = 3, 64
 
 
 def images(cache: Cache, rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -34,10 +35,8 @@ def images(cache: Cache, rows: np.ndarray) -> Iterator[np.ndarray]:
 def half(whole: Path, out: Path) -> Path:
     """The same file with weights and sums of sixteen bits; raw pixels and preprocessing stay as they are."""
     graph = onnx.load(whole)
-    blocked = [
-        node.op_type for node in graph.graph.node if node.op_type not in ("Conv", "Gemm", "MatMul", "Relu", "Add")
-    ]
-    onnx.save(convert_float_to_float16(graph, keep_io_types=True, op_block_list=sorted(set(blocked))), out)
+    blocked = {node.op_type for node in graph.graph.node} - {"Conv", "Gemm", "MatMul", "Relu", "Add"}
+    onnx.save(convert_float_to_float16(graph, keep_io_types=True, op_block_list=sorted(blocked)), out)
     return out
 
 
@@ -58,8 +57,7 @@ def main() -> None:
     train, test = split.rows("train"), split.rows("test")
     labels = cache.table.label.to_numpy()[test]
     with tempfile.TemporaryDirectory() as folder:
-        seen = np.random.default_rng(0).choice(train, min(CALIBRATION, len(train)), replace=False)
-        eight_bits(given.classifier, Path(folder, "eight.onnx"), cache.pixels[np.sort(seen)])
+        eight_bits(given.classifier, Path(folder, "eight.onnx"), cache.pixels[some(train, CALIBRATION)])
         files = {
             "as exported": given.classifier,
             "half precision": half(given.classifier, Path(folder, "half.onnx")),

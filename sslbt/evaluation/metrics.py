@@ -5,6 +5,8 @@ A patient is a family here (see `sslbt.data.cache.family`): slices of what may b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -65,7 +67,13 @@ class Predictions:
 
     @staticmethod
     def from_table(table: pd.DataFrame, classes: tuple[str, ...]) -> "Predictions":
-        """Undo `table`."""
+        """Undo `table`.
+
+        Raises:
+            ValueError: the table is about other classes.
+        """
+        if sorted(classes) != sorted(classes_of(table)) or not table["class"].isin(classes).all():
+            raise ValueError(f"the table is about {', '.join(classes_of(table))}, not about {', '.join(classes)}")
         labels = table["class"].map({name: i for i, name in enumerate(classes)}).to_numpy(int)
         probabilities = table[[f"p_{name}" for name in classes]].to_numpy(float)
         return Predictions(labels, probabilities, table.family.to_numpy(str), table.file.to_numpy(str))
@@ -73,9 +81,17 @@ class Predictions:
     @staticmethod
     def read(table: pd.DataFrame) -> "Predictions":
         """Undo `table`; the classes are those it has probabilities of."""
-        return Predictions.from_table(
-            table, tuple(name[2:] for name in table.columns.astype(str) if name.startswith("p_"))
-        )
+        return Predictions.from_table(table, classes_of(table))
+
+
+def read_table(file: Path | StringIO) -> pd.DataFrame:
+    """What `Predictions.table` wrote as CSV; names stay text, whatever they look like."""
+    return pd.read_csv(file, dtype=dict.fromkeys(("file", "family", "class"), str), keep_default_na=False)
+
+
+def classes_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """The classes that a table has probabilities of."""
+    return tuple(name[2:] for name in table.columns.astype(str) if name.startswith("p_"))
 
 
 def evaluate(predictions: Predictions, classes: Sequence[str]) -> Metrics:

@@ -7,7 +7,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from sslbt.config import Promote
 from sslbt.errors import UserError
-from sslbt.evaluation.metrics import Predictions, paired_table
+from sslbt.evaluation.metrics import Predictions, classes_of, paired_table
 from sslbt.steps.told import PREDICTIONS
 from sslbt.terminal import say
 from sslbt.tracking import registry
@@ -134,11 +134,7 @@ def beside(evaluation: str, other: str) -> tuple[dict[str, dict[Any, float]], in
         ValueError: they are about other slices, or other classes.
     """
     ours, theirs = (registry.predictions_of(run, PREDICTIONS) for run in (evaluation, other))
-    classes, others_classes = (
-        tuple(name[2:] for name in map(str, table) if name.startswith("p_")) for table in (ours, theirs)
-    )
-    if sorted(classes) != sorted(others_classes):
-        raise ValueError("other classes")
+    classes = classes_of(ours)
     own, others = (Predictions.from_table(table, classes) for table in (ours, theirs))
     paired = paired_table(own, others, classes).set_index("name")
     return {str(name): dict(row.items()) for name, row in paired.iterrows()}, len(set(own.families))

@@ -1,16 +1,18 @@
 """`register`: the best evaluated classifier to ONNX, checked, into the registry, and into service if it holds."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import mlflow
 import numpy as np
+import pandas as pd
 
 from sslbt.config import Evaluate, Register
 from sslbt.data.cache import prepare
 from sslbt.data.files import iterate
 from sslbt.data.formats import pictures
 from sslbt.data.source import Source, locate
+from sslbt.data.splits import make_split
 from sslbt.errors import UserError
 from sslbt.export.onnx import Deployed, export
 from sslbt.export.parity import check
@@ -39,7 +41,9 @@ def register(cfg: Register, run: Run) -> None:
     with run.artifact(ONNX) as path:
         export(deployed, about, path)
         data = source_of(best)
-        parity = check(deployed, path, (pixels for _, pixels in raw_slices(data, set(test.file))))
+        cache = prepare(data)
+        asked = cache.table[cache.table.file.isin(test.file)]
+        parity = check(deployed, path, (pixels for _, pixels in raw_slices(data, asked)))
         if parity.slices != len(test):
             raise UserError(
                 f"{parity.slices} of {len(test)} test slices found in the data; was it moved since evaluate?"
@@ -48,7 +52,8 @@ def register(cfg: Register, run: Run) -> None:
         run.metrics({"parity/slices": float(parity.slices), "parity/difference": parity.difference})
         tags = {"evaluation": best.info.run_id, "classifier": about["run_id"], "pretrained": about["pretrained"]}
         tags |= {key: best.data.tags[key] for key in ("data_digest", "split_hash", "labels", "way", "synthetic")}
-        offer_smaller(path, best, prepare(data), raw_slices(data, set(test.file)), run)
+        split = make_split(cache.table, best.data.tags["split"], cache.classes)
+        offer_smaller(path, split, cache, labelled(raw_slices(data, asked), test, about["classes"]), run)
         version = registry.log_model(path, cfg.name, tags)
     run.describe(f"register {cfg.name} version {version.version}", **tags)
     decide(cfg.name, version, cfg.metric, run)
@@ -75,13 +80,18 @@ def source_of(evaluation: mlflow.entities.Run) -> Source:
     return Evaluate.build(**{name: value for name, value in known.items() if value}).source
 
 
-def raw_slices(source: Source, files: set[str]) -> Iterator[tuple[int, np.ndarray]]:
-    """Label and pixels of these slices, as the source holds them."""
-    table = prepare(source).table
-    wanted = table[table.file.isin(files)].set_index("path").label
+def labelled(
+    slices: Iterable[tuple[str, np.ndarray]], test: pd.DataFrame, classes: list[str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The same with labels for names: by the classifier's order of classes, which need not be the data's."""
+    label_of = dict(zip(test.file, map(classes.index, test["class"]), strict=True))
+    yield from ((label_of[name], pixels) for name, pixels in slices)
+
+
+def raw_slices(source: Source, table: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and pixels of the slices of these rows of the cache, as the source holds them."""
+    named = dict(zip(table.path, table.file, strict=True))
+    holders = {path.rpartition("#")[0] for path in named} | set(named)  # slices of a volume: its name, "#", a number
     for name, read in iterate(locate(source)):
-        # Slices of a volume are called by its name, "#" and a number.
-        if name in wanted.index or any(path.startswith(f"{name}#") for path in wanted.index):
-            for slice_, pixels in pictures(read(), name):
-                if slice_ in wanted.index:
-                    yield int(wanted[slice_]), pixels
+        if name in holders:
+            yield from ((named[path], pixels) for path, pixels in pictures(read(), name) if path in named)

@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import mlflow
 import numpy as np
 import onnxruntime
 
 from sslbt.data.cache import Cache
-from sslbt.data.splits import make_split, some
+from sslbt.data.splits import Split, some
 from sslbt.export.smaller import eight_bits
 from sslbt.terminal import say
 from sslbt.tracking.models import SMALL_ONNX
@@ -20,19 +19,17 @@ CALIBRATION = 128  # training slices that set the ranges
 POINT = 0.01  # of accuracy may not be lost
 
 
-def offer_smaller(
-    whole: Path, evaluation: mlflow.entities.Run, cache: Cache, test: Iterable[tuple[int, np.ndarray]], run: Run
-) -> None:
+def offer_smaller(whole: Path, split: Split, cache: Cache, test: Iterable[tuple[int, np.ndarray]], run: Run) -> None:
     """Log the file with eight bits beside the whole one, unless it loses a point on the test slices.
 
     Args:
         whole: the exported file.
-        evaluation: whose split says which slices trained; where none did, nothing is offered.
+        split: which slices trained; where none did, nothing is offered.
         cache: the data.
-        test: label and raw pixels of each test slice.
+        test: label, by the classifier's order of classes, and raw pixels of each test slice.
         run: gets the file, and the figures either way as `small/...`.
     """
-    train = make_split(cache.table, evaluation.data.tags["split"], cache.classes).rows("train")
+    train = split.rows("train")
     if not len(train):
         return
     with TemporaryDirectory() as folder:

@@ -3,18 +3,19 @@
 import re
 
 import mlflow
-import onnx
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from serve.session import Classifier
 from sslbt.errors import UserError
-from sslbt.tracking.models import CLASSIFIER, ENCODER, get_run, onnx_file
+from sslbt.tracking.models import CLASSIFIER, ENCODER, RUN_ID, get_run, onnx_file
 from sslbt.tracking.registry import version
+from sslbt.tracking.run import CONFIG
 from sslbt.training.checkpoint import load
 
 Facts = dict[str, str]
-RUN_ID = "[0-9a-f]{32}"
 OF_A_RUN = ("data", "data_digest", "split", "split_hash", "labels", "way", "code_version")
+OF_A_FILE = ("run_id", "version", "pretrained", "data_digest", "split_hash", "code_version", "license")
 LEAVES = {"finetune": CLASSIFIER, "pretrain-encoder": ENCODER, "pretrain-contrastive": ENCODER}
 
 
@@ -45,8 +46,12 @@ def lineage(model: str) -> dict[str, Facts]:
         if tags.get("stage") in LEAVES:
             return {"pretraining": _of_run(model)}
         raise UserError(f"{model}: a run of {tags.get('stage', 'something else')} makes no model; give one that does")
-    about = _of_file(model)
-    return {"file": about} | _with_versions(about.get("run_id", ""))
+    path = onnx_file(model)
+    about = load(path)[1] if path.suffix == ".safetensors" else Classifier.load(path).metadata
+    found = {"file": {"path": str(path)} | {name: str(about[name]) for name in OF_A_FILE if name in about}}
+    if about.get("kind") == "encoder":
+        return found | {"pretraining": _of_run(about["run_id"])}
+    return found | _with_versions(about["run_id"])
 
 
 def _version(address: str) -> ModelVersion:
@@ -90,28 +95,8 @@ def _of_run(run_id: str) -> Facts:
         return {"run": run_id, "where": f"not in {mlflow.get_tracking_uri()}; MLFLOW_TRACKING_URI may name its store"}
     facts = {"run": run_id, "name": run.info.run_name, "status": run.info.status}
     facts |= {name: run.data.tags[name] for name in OF_A_RUN if name in run.data.tags}
-    if pretrained := run.data.params.get("config/pretrained"):
+    if pretrained := run.data.params.get(CONFIG + "pretrained"):
         facts["pretrained"] = pretrained
     if place := LEAVES.get(run.data.tags.get("stage", "")):
         facts["checkpoint"] = f"runs:/{run_id}/{place}"
     return facts
-
-
-def _of_file(model: str) -> Facts:
-    """What a checkpoint or exported file says of itself.
-
-    Raises:
-        UserError: no such file, or not one of sslbt.
-    """
-    path = onnx_file(model)
-    if path.suffix == ".safetensors":
-        about = load(path)[1]
-    else:
-        try:
-            about = {own.key: own.value for own in onnx.load(path, load_external_data=False).metadata_props}
-        except Exception as error:
-            raise UserError(f"{model}: no readable ONNX file; give a registry address or a run id") from error
-    if "run_id" not in about:
-        raise UserError(f"{model}: no classifier of sslbt, it does not say which run made it")
-    names = ("run_id", "version", "pretrained", "data_digest", "split_hash", "code_version", "license")
-    return {"path": str(path)} | {name: str(about[name]) for name in names if name in about}

@@ -12,6 +12,7 @@ import sslbt
 from sslbt.errors import UserError
 from sslbt.tracking.store import absent, trouble
 
+RUN_ID = "[0-9a-f]{32}"
 ENCODER = "checkpoint/encoder.safetensors"  # of the best epoch
 LAST_ENCODER = "checkpoint/encoder_last.safetensors"
 CLASSIFIER = "checkpoint/classifier.safetensors"
@@ -55,7 +56,7 @@ def checkpoint_file(model: str, path: str) -> Path:
         return Path(model).expanduser()
     if model.startswith("models:/"):
         return _download(f"runs:/{registered_by(model)}/{path}", f"{model}: the run that registered it has no {path}")
-    if not re.fullmatch("[0-9a-f]{32}", model):
+    if not re.fullmatch(RUN_ID, model):
         raise UserError(
             f"{model}: neither a checkpoint file, a run id (32 hexadecimal digits), models:/NAME@ALIAS nor {RELEASED}"
         )
@@ -69,7 +70,7 @@ def onnx_file(model: str) -> Path:
         return _released(ONNX)
     if model.startswith("models:/"):
         return _download(f"{model}/artifacts/classifier.onnx", f"{model}: no such model in {mlflow.get_registry_uri()}")
-    if re.fullmatch("[0-9a-f]{32}", model):
+    if re.fullmatch(RUN_ID, model):
         get_run(model)
         return _download(f"runs:/{model}/{ONNX}", f"{model}: the run has no {ONNX}; give a register run")
     path = Path(model).expanduser()

@@ -3,7 +3,6 @@
 import base64
 import io
 import signal
-import socket
 import time
 
 import httpx
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from team import free_port
 
 from sslbt.data.formats import decode
 
@@ -36,12 +36,6 @@ def ask(process, port, path, **request):
         except httpx.TransportError:
             time.sleep(0.5)
     raise AssertionError("it never answered")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def rows_of(predictions):

@@ -17,6 +17,7 @@ from sslbt.evaluation.metrics import (
     headline,
     paired_difference,
     paired_table,
+    read_table,
 )
 
 CLASSES = ("meningioma", "glioma", "pituitary")
@@ -327,6 +328,26 @@ def test_a_table_read_back_is_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("names", [("1", "2"), ("NA", "null"), ("007", "7")])
+def test_names_of_classes_stay_text_whatever_they_look_like(names: tuple[str, str], tmp_path: Path) -> None:
+    labels = np.array([0, 1, 1])
+    ours = Predictions(labels, np.eye(2)[labels], np.array(["NA", "01", "1"]), np.array(["1", "2", "None"]))
+    ours.table(names).to_csv(tmp_path / "predictions.csv", index=False)
+    found = Predictions.read(read_table(tmp_path / "predictions.csv"))
+    for column in ("labels", "probabilities", "families", "files"):
+        np.testing.assert_array_equal(getattr(found, column), getattr(ours, column))
+
+
+def test_a_table_of_other_classes_is_refused() -> None:
+    labels = np.array([0, 1])
+    table = Predictions(labels, np.eye(2), np.array(["P1", "P2"]), np.array(["1", "2"])).table(("apple", "berry"))
+    for classes in (("apple", "cherry"), ("apple",), ("apple", "berry", "cherry")):
+        with pytest.raises(ValueError, match="the table is about apple, berry, not about apple"):
+            Predictions.from_table(table, classes)
+    with pytest.raises(ValueError, match="is about"):
+        Predictions.from_table(table.assign(**{"class": ["apple", "cherry"]}), ("apple", "berry"))
+
+
 class TestSmallSets:
     """What is measured where there is little to measure: all that has a meaning, NaN elsewhere, no warning."""
 

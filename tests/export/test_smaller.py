@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from onnx import numpy_helper
 
+from sslbt.data.splits import Split
 from sslbt.export.onnx import OUTPUTS
 from sslbt.export.smaller import eight_bits
 from sslbt.steps import variant
@@ -84,12 +85,9 @@ def test_only_a_file_that_loses_less_than_a_point_is_offered(
         (shutil.copyfile if good else other_classes)(whole, out)
 
     monkeypatch.setattr(variant, "eight_bits", small)
-    table = pd.DataFrame({"part": ["train"] * 5 + ["test"] * 3})
-    split = SimpleNamespace(rows=lambda part: np.flatnonzero(table.part == part))
-    monkeypatch.setattr(variant, "make_split", lambda *_: split)
-    cache: Any = SimpleNamespace(pixels=np.arange(8)[:, None, None] * np.ones((1, 4, 4)), table=table, classes=())
-    evaluation: Any = SimpleNamespace(data=SimpleNamespace(tags={"split": "patient"}))
-    offer_smaller(exported.path, evaluation, cache, labelled(exported, draw), Told("", tmp_path))
+    split = Split("patient", pd.DataFrame({"part": ["train"] * 5 + ["test"] * 3}))
+    cache: Any = SimpleNamespace(pixels=np.arange(8)[:, None, None] * np.ones((1, 4, 4)))
+    offer_smaller(exported.path, split, cache, labelled(exported, draw), Told("", tmp_path))
     assert (tmp_path / Path(SMALL_ONNX).name).exists() == good
     assert told["small/accuracy_lost"] == (0 if good else 1)
     assert made_of == [0, 1, 2, 3, 4]  # of training slices, never of test slices

@@ -8,6 +8,7 @@ from sslbt.cli import main
 from sslbt.errors import UserError
 from sslbt.tracking import registry
 from sslbt.tracking.lineage import lineage
+from sslbt.tracking.models import RELEASED_FOLDER
 
 NAME = "brain-tumor-classifier"
 DATA = {"data_digest": "d1", "split_hash": "s1", "code_version": "c1", "split": "patient"}
@@ -61,6 +62,12 @@ def test_released_weights_say_where_they_come_from_in_a_store_that_does_not_know
     assert found["file"]["run_id"] == found["classifier"]["run"]
     assert "MLFLOW_TRACKING_URI" in found["classifier"]["where"]
     assert "figshare" in found["file"]["license"]
+
+
+def test_the_file_of_an_encoder_leads_to_its_pretraining(experiment: str) -> None:
+    found = lineage(str(RELEASED_FOLDER / "encoder.safetensors"))
+    assert list(found) == ["file", "pretraining"]
+    assert found["file"]["run_id"] == found["pretraining"]["run"] != lineage("released")["file"]["run_id"]
 
 
 @pytest.mark.parametrize(
