@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from makers import GOOD, encoded, lay
 
 from sslbt.data.matlab import write_folds, write_mat
 
@@ -41,3 +42,8 @@ def slices(tmp_path: Path, write_slice: WriteSlice) -> Path:
         write_slice(folder / f"{number}.mat", number % 3 + 1, patient, (24, 30 + number))
     write_folds(folder / "cvind.mat", np.arange(12) % 5 + 1)
     return folder
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return lay(tmp_path / "in", {name: encoded(pixels, "PNG") for name, pixels in GOOD.items()})
