@@ -17,10 +17,10 @@ install: .venv/installed
 	$(BIN)/pip install -r requirements-dev.txt -r requirements-server.txt
 	touch $@
 
-# Another runtime to compare with; without npm its tests are skipped
+# Another runtime to compare with; where npm or its registry is out of reach its tests are skipped, in CI they fail
 NODE := tests/export/node
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
-	! command -v npm || npm ci --ignore-scripts --prefix $(NODE)
+	npm ci --ignore-scripts --prefix $(NODE) || echo "no packages from npm: the tests with Node are skipped"
 
 demo: install  ## the main job on synthetic slices
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local -P data=sample -P preset=demo -P num_pairs=500
