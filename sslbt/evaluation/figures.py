@@ -16,10 +16,11 @@ GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
 
 def slices_by_class(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], note: str = "") -> Figure:
     """One row a class, up to eight slices (n, side, side) of it, evenly taken from the set."""
-    figure, axes = _grid(len(classes), 8)
+    columns = int(np.bincount(labels[labels >= 0], minlength=1).max().clip(1, 8))
+    figure, axes = _grid(len(classes), columns)
     for row, name in enumerate(classes):
         own = np.flatnonzero(labels == row)
-        chosen = own[np.linspace(0, len(own) - 1, min(8, len(own))).astype(int)]
+        chosen = own[np.linspace(0, len(own) - 1, min(columns, len(own))).astype(int)]
         _row(axes[row], [pixels[i] / 255 for i in chosen])
         _label(axes[row, 0], f"{name}\n{len(own)} slices")
     figure.suptitle(f"Slices by class{note}")

@@ -34,6 +34,12 @@ def test_slices_stand_in_the_row_of_their_class() -> None:
     assert texts(figure) == ["meningioma\n20 slices", "glioma\n3 slices", "pituitary\n0 slices"]
 
 
+def test_there_are_no_more_columns_than_slices_of_a_class() -> None:
+    labels = np.array([0, 1, 1, 1, 2, -1, -1, -1, -1])
+    figure = figures.slices_by_class(np.zeros((9, 4, 4)), labels, CLASSES)
+    assert len(figure.axes) == 3 * len(CLASSES)
+
+
 def test_what_was_restored_is_set_into_the_picture() -> None:
     slices, restored = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
     hidden = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
