@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,33 @@ from sslbt.errors import UserError
 MAX_BATCH = 16
 MAX_BATCH_PIXELS = MAX_BATCH * 512 * 512
 
+SCORES = ("probabilities", "strangeness", "features")
+SALIENCY = "saliency"
+
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the file gives for some pictures, float32."""
+
+    probabilities: np.ndarray  # (pictures, classes), calibrated
+    strangeness: np.ndarray  # (pictures,)
+    features: np.ndarray  # (pictures, channels), what the encoder saw
+    saliency: list[np.ndarray] | None = None  # (side, side) each in [0, 1]: where the class found was seen
+
+
+_ONLY_ASKED = ort.RunOptions()
+_ONLY_ASKED.only_execute_path_to_fetches = True  # nothing is computed for outputs that nobody asked for
 
 
 class Classifier:
     """An ONNX file of sslbt's contract, ready to score.
 
-    The file takes `image`, float32 (batch, height, width), and gives `probabilities`, float32 (batch, classes),
-    calibrated, and `strangeness`, float32 (batch,). Its metadata name the classes, where it came from, and when it
-    answers: a class is plausible from the probability `plausible_above` on, one plausible class alone is an answer,
-    and what is stranger than `strange_above` is no brain MRI.
+    The file takes `image`, float32 (batch, height, width), and gives what `Scores` holds; `saliency` only newer ones.
+    Its metadata name the classes, where it came from, and when it answers: a class is plausible from the probability
+    `plausible_above` on, one plausible class alone is an answer, and what is stranger than `strange_above` is no brain
+    MRI.
     """
 
     def __init__(self, session: ort.InferenceSession, metadata: dict[str, str]) -> None:
@@ -63,26 +81,30 @@ class Classifier:
             ) from error
         return classifier
 
-    def scores(self, pictures: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Calibrated probabilities (pictures, classes) and strangeness (pictures,), both float32.
+    @property
+    def explains(self) -> bool:
+        """Whether the file can say where a class was seen."""
+        return any(output.name == SALIENCY for output in self.session.get_outputs())
+
+    def scores(self, pictures: Sequence[np.ndarray], saliency: bool = False) -> Scores:
+        """Ask the file.
 
         Args:
             pictures: (height, width) each, of any sizes and types.
+            saliency: whether to ask where the class was seen too, which takes about twice as long.
         """
-        probabilities = np.empty((len(pictures), len(self.classes)), np.float32)
-        strangeness = np.empty(len(pictures), np.float32)
-        same_size: dict[tuple[int, ...], list[int]] = {}
-        for index, picture in enumerate(pictures):
-            same_size.setdefault(picture.shape, []).append(index)
-        for (height, width), members in same_size.items():
-            step = max(1, min(MAX_BATCH, MAX_BATCH_PIXELS // (height * width)))
-            for start in range(0, len(members), step):
-                batch = members[start : start + step]
-                with np.errstate(over="ignore"):  # what float32 can't hold turns up as a score that is not finite
-                    image = np.stack([pictures[index].astype(np.float32) for index in batch])
-                found = self.session.run(["probabilities", "strangeness"], {"image": image})
-                probabilities[batch], strangeness[batch] = found
-        return probabilities, strangeness
+        names = [*SCORES, *([SALIENCY] if saliency and self.explains else [])]
+        found: list[tuple[np.ndarray, ...]] = [()] * len(pictures)
+        for batch in _same_size(pictures):
+            with np.errstate(over="ignore"):  # what float32 can't hold turns up as a score that is not finite
+                image = np.stack([pictures[index].astype(np.float32) for index in batch])
+            answers = self.session.run(names, {"image": image}, _ONLY_ASKED)
+            for place, index in enumerate(batch):
+                found[index] = tuple(answer[place] for answer in answers)
+        if not found:
+            return Scores(np.empty((0, len(self.classes)), np.float32), *np.empty((2, 0), np.float32))
+        probabilities, strangeness, features, *maps = zip(*found, strict=True)
+        return Scores(np.stack(probabilities), np.stack(strangeness), np.stack(features), list(*maps) or None)
 
     def rows(self, pictures: Iterable[Picture]) -> Iterator[Row]:
         """One row a picture, in order; pictures are drawn as needed, so that few are in memory at a time.
@@ -92,10 +114,14 @@ class Classifier:
             model abstains. A picture that could not be had gives a row whose label and numbers are None.
         """
         for chunk in _chunks(pictures):
-            readable = [picture for picture in chunk if isinstance(picture, np.ndarray)]
-            scores = zip(*self.scores(readable), strict=True)
-            for picture in chunk:
-                yield self._failed(str(picture)) if isinstance(picture, UserError) else self._scored(*next(scores))
+            scores = self.scores([picture for picture in chunk if isinstance(picture, np.ndarray)])
+            yield from self.told(chunk, scores)
+
+    def told(self, pictures: Sequence[Picture], scores: Scores) -> Iterator[Row]:
+        """One row a picture, where `scores` are of those that could be had."""
+        found = zip(scores.probabilities, scores.strangeness, strict=True)
+        for picture in pictures:
+            yield self._failed(str(picture)) if isinstance(picture, UserError) else self._scored(*next(found))
 
     def _scored(self, probabilities: np.ndarray, strangeness: np.float32) -> Row:
         if not np.isfinite([*probabilities, strangeness]).all():
@@ -132,8 +158,19 @@ class Classifier:
         if missing:
             raise ValueError(f"its metadata lack {', '.join(sorted(missing))}")
         ramp = np.arange(32 * 32, dtype=np.float32).reshape(32, 32)
-        if not np.allclose(self.scores([ramp])[0].sum(), 1, atol=1e-3):
+        probabilities = self.scores([ramp]).probabilities
+        if probabilities.shape != (1, len(self.classes)) or not np.allclose(probabilities.sum(), 1, atol=1e-3):
             raise ValueError("its scores are no probabilities")
+
+
+def _same_size(pictures: Sequence[np.ndarray]) -> Iterator[list[int]]:
+    """Places of pictures that go through the network together."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for index, picture in enumerate(pictures):
+        alike.setdefault(picture.shape, []).append(index)
+    for (height, width), members in alike.items():
+        step = max(1, min(MAX_BATCH, MAX_BATCH_PIXELS // (height * width)))
+        yield from (members[start : start + step] for start in range(0, len(members), step))
 
 
 def _chunks(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:

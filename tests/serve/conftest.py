@@ -77,6 +77,7 @@ def write_tiny() -> Callable[..., Path]:
             [
                 helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", len(CLASSES)]),
                 helper.make_tensor_value_info("strangeness", TensorProto.FLOAT, ["batch"]),
+                helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 2]),
             ],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         )

@@ -39,7 +39,9 @@ def test_a_folder_becomes_a_table(tmp_path, model, classifier, folder, pixels, n
     scores = [f"p_{c}" for c in classifier.classes]
     assert list(table) == ["file", "label", *scores, "confidence", "abstain", "reason", "model_version"]
     assert list(table["file"]) == ["1.mat", "deep/2.png", "deep/10.png"]
-    np.testing.assert_allclose(table.loc[0, scores].astype(float), classifier.scores([pixels])[0][0], atol=1e-6)
+    np.testing.assert_allclose(
+        table.loc[0, scores].astype(float), classifier.scores([pixels]).probabilities[0], atol=1e-6
+    )
     assert table["label"].isna().tolist() == [False, False, True]
     assert table.loc[2, [*scores, "confidence"]].isna().all()
     assert table.loc[2, "abstain"]
@@ -136,6 +138,6 @@ def test_volumes_and_files_without_an_ending_are_scored(tmp_path, model, classif
     assert table.reason[2] == "scan.nii.gz#2: all pixels are equal; an empty slice can't be classified"
     scores = table[[f"p_{name}" for name in classifier.classes]].to_numpy(float)
     upright = volume[::-1, ::-1, 2].T.astype(float)  # the patient's right on the left, anterior at the top
-    np.testing.assert_allclose(scores[3], classifier.scores([upright])[0][0], atol=1e-6)
+    np.testing.assert_allclose(scores[3], classifier.scores([upright]).probabilities[0], atol=1e-6)
     raw = dcmread(source / "IM0001").pixel_array.astype(float)
-    np.testing.assert_allclose(scores[0], classifier.scores([raw])[0][0], atol=1e-5)
+    np.testing.assert_allclose(scores[0], classifier.scores([raw]).probabilities[0], atol=1e-5)

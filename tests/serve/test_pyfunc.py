@@ -101,7 +101,7 @@ def test_raw_pixels_pass_the_signature_as_a_column(loaded, classifier, pixels):
     as_cells = loaded.predict(pd.DataFrame({"image": list(tensor)}))
     as_tensor = loaded.predict({"image": tensor})
     pd.testing.assert_frame_equal(as_cells, as_tensor)
-    np.testing.assert_allclose(as_cells["p_glioma"].astype(float), classifier.scores(list(tensor))[0][:, 1])
+    np.testing.assert_allclose(as_cells["p_glioma"].astype(float), classifier.scores(list(tensor)).probabilities[:, 1])
 
 
 def test_a_bad_picture_costs_its_own_row_only(loaded, png):

@@ -25,7 +25,8 @@ def pictures(count):
 
 def test_mixed_sizes_and_types_score_as_each_alone(model, classifier):
     given = pictures(3 * MAX_BATCH + 5)
-    scores, strangeness = classifier.scores(given)
+    found = classifier.scores(given)
+    scores, strangeness = found.probabilities, found.strangeness
     assert scores.dtype == strangeness.dtype == np.float32
     np.testing.assert_allclose(scores, [independent(model, picture) for picture in given], atol=1e-6)
     assert len(set(scores.argmax(1))) > 1
@@ -34,7 +35,8 @@ def test_mixed_sizes_and_types_score_as_each_alone(model, classifier):
 
 
 def test_no_pictures_no_rows(classifier):
-    probabilities, strangeness = classifier.scores([])
+    found = classifier.scores([])
+    probabilities, strangeness = found.probabilities, found.strangeness
     assert (probabilities.shape, strangeness.shape) == ((0, 3), (0,))
     assert list(classifier.rows([])) == []
 
