@@ -1,141 +1,132 @@
-"""The online service: files or MLflow's JSON in, one row of scores a picture out, and a page to try it."""
+"""The online service: files, MLflow's JSON or tensors in, one row of scores a picture out, and a page to try it."""
 
 import base64
 import hashlib
 import json
-import os
-import socket
-from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-import uvicorn
-from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, Request
+from anyio import to_thread
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from serve import uploads
+import sslbt
+from serve import uploads, v2
+from serve.current import Current
 from serve.invocations import images
-from serve.pictures import Picture, from_bytes, from_value
-from serve.preview import data_url
-from serve.session import Classifier
+from serve.limits import MAX_BYTES, Limits
+from serve.metrics import Counted, Metrics
+from serve.pictures import from_bytes, from_value
+from serve.pool import Busy, Pool
+from serve.problems import problem
+from serve.schema import INVOCATIONS, PREDICT
+from serve.shown import describe, for_people
 from sslbt.errors import UserError
 
-MAX_BYTES = 64 * 2**20
 PAGE = Path(__file__).with_name("page.html")
+ABOUT = "Scores of MRI slices. Research software: it must not be used to diagnose anybody."
+INLINE = 2**18  # bytes of JSON that are parsed between two requests; more are parsed beside them
 
-Result = TypeVar("Result")
 
+def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> FastAPI:
+    """The service around a model.
 
-def create_app(classifier: Classifier, max_bytes: int = MAX_BYTES) -> FastAPI:
-    """The service around a classifier; a request's body may have up to `max_bytes`.
+    A picture that can't be read gives a row with its reason. Refusals and faults of ours (500) are
+    `{"error_code": ..., "message": sentence}`, under /v2 `{"error": sentence}`; `limits.Limits` has the codes.
 
-    A picture that can't be read gives a row with its reason. A request that can't be understood gives 400, one too
-    large 413; either way, and after a fault of ours (500), the body is `{"error_code": ..., "message": sentence}`.
+    Args:
+        current: who answers.
+        key: what callers have to send as `Authorization: Bearer KEY`; empty for none.
+        max_bytes: of a request's body.
     """
-    app = FastAPI(title="sslbt", docs_url=None, redoc_url=None, openapi_url=None)  # its docs load scripts from afar
-    computing = CapacityLimiter(os.cpu_count() or 1)
-    model = describe(classifier)
+    app = FastAPIOffline(title="sslbt", version=sslbt.__version__, description=ABOUT, redoc_url=None)
+    metrics = Metrics(lambda: pool.waiting)
+    pool = Pool(lambda rows, scores: metrics.saw(rows))
     page, policy = _page()
 
-    async def off_the_loop(work: Callable[..., Result], *arguments: Any) -> Result:
-        return await to_thread.run_sync(work, *arguments, limiter=computing)
+    def room() -> None:
+        try:
+            pool.check()
+        except Busy as busy:
+            raise HTTPException(503, str(busy), {"Retry-After": str(busy.seconds)}) from busy
 
-    @app.post("/predict")
-    async def predict(request: Request) -> JSONResponse:
-        files = await uploads.files(request, max_bytes)
-        preview = request.query_params.get("preview") == "1"
-        return JSONResponse(
-            {"model": model, "predictions": await off_the_loop(score_files, classifier, files, preview)}
-        )
+    @app.post("/predict", openapi_extra=PREDICT)
+    async def predict(request: Request, preview: bool = False, saliency: bool = False) -> JSONResponse:
+        """Scores of one or several files; `preview` and `saliency` add pictures as `data:` addresses."""
+        model = current.model
+        files = await uploads.files(request)
+        saliency = saliency and model.classifier.explains
+        told = partial(for_people, preview=preview, saliency=saliency)
+        pictures = [partial(from_bytes, data, name) for name, data in files]
+        rows = await pool.score(model.classifier, pictures, told, saliency)
+        named = [{"file": name, **row} for (name, _), row in zip(files, rows, strict=True)]
+        return JSONResponse({"model": describe(model), "predictions": named})
 
-    @app.post("/invocations")
+    @app.post("/invocations", openapi_extra=INVOCATIONS)
     async def invocations(request: Request) -> JSONResponse:
-        body = await uploads.body(request, max_bytes)
-        return JSONResponse({"predictions": await off_the_loop(score_json, classifier, body)})
+        """MLflow's schema: a column `image` of encoded files as base64, or pixels."""
+        body = await request.body()
+        cells = parse(body) if len(body) < INLINE else await to_thread.run_sync(parse, body)
+        pictures = [partial(from_value, cell, f"row {number}") for number, cell in enumerate(cells)]
+        rows = await pool.score(current.model.classifier, pictures, lambda picture, row, scores: row)
+        return JSONResponse({"predictions": rows})
 
     @app.get("/health")
-    @app.get("/ping")
+    @app.get("/ping", include_in_schema=False)
     @app.get("/ready")  # the classifier was loaded and tried before the service could listen
-    async def health() -> JSONResponse:
-        return JSONResponse({"status": "ok"})
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
 
     @app.get("/version")
-    async def version() -> JSONResponse:
-        return JSONResponse(model)
+    async def version() -> dict[str, Any]:
+        """What is known of the model in service."""
+        return describe(current.model)
 
-    @app.get("/")
+    @app.get("/metrics")
+    async def counted() -> Response:
+        """For Prometheus."""
+        model = current.model
+        metrics.model.clear()
+        metrics.model.labels(model.name, model.version, model.classifier.metadata["run_id"]).set(1)
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/", include_in_schema=False)
     async def show() -> HTMLResponse:
         return HTMLResponse(page, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"})
 
     @app.exception_handler(UserError)
     async def misused(request: Request, error: UserError) -> JSONResponse:
-        return _problem(HTTPStatus.BAD_REQUEST, str(error))
+        return problem(request.url.path, HTTPException(HTTPStatus.BAD_REQUEST, str(error)))
 
-    @app.exception_handler(HTTPException)
+    @app.exception_handler(Busy)
+    async def busy(request: Request, error: Busy) -> JSONResponse:
+        refusal = HTTPException(503, str(error), {"Retry-After": str(error.seconds)})
+        return problem(request.url.path, refusal)
+
+    @app.exception_handler(StarletteHTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        return _problem(HTTPStatus(error.status_code), error.detail, error.headers)
+        return problem(request.url.path, error)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed; its log says why")
+        return problem(request.url.path, HTTPException(500, "the service failed; its log says why"))
 
+    app.include_router(v2.router(current, pool))
+    app.add_middleware(Limits, check=room, key=key, max_bytes=max_bytes)
+    app.add_middleware(Counted, metrics=metrics)
     return app
 
 
-def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve until SIGINT or SIGTERM, then finish the requests under way; port 0 takes any free one.
-
-    Raises:
-        UserError: the address can't be listened on.
-    """
+def parse(body: bytes) -> list[Any]:
+    """The cells of an MLflow request, one a picture."""
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        raise UserError(f"{host}:{port}: can't listen there ({error}); choose another host or port") from error
-    with listener:
-        print(f"Serving on http://{host}:{listener.getsockname()[1]}", flush=True)
-        uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=30)).run(sockets=[listener])
-
-
-def describe(classifier: Classifier) -> dict[str, Any]:
-    """What a caller may know of the model: classes, thresholds, run, version, data."""
-    known = ("run_id", "version", "data_digest", "split_hash")
-    return {
-        **{key: value for key, value in classifier.metadata.items() if key in known},
-        "classes": classifier.classes,
-        "plausible_above": classifier.plausible_above,
-        "guarantee": classifier.guarantee,
-        "synthetic": classifier.metadata.get("synthetic") == "true",
-    }
-
-
-def score_files(classifier: Classifier, files: list[tuple[str, bytes]], preview: bool) -> list[dict[str, Any]]:
-    """One row a file: `file`, the scores and, if asked for, `preview`, a small PNG (None where unreadable)."""
-    extras: list[dict[str, Any]] = []
-
-    def pictures() -> Iterator[Picture]:
-        for name, data in files:
-            picture = from_bytes(data, name)
-            shown = data_url(picture) if preview and isinstance(picture, np.ndarray) else None
-            extras.append({"preview": shown} if preview else {})
-            yield picture
-
-    rows = list(classifier.rows(pictures()))
-    return [{"file": name, **row, **extra} for (name, _), row, extra in zip(files, rows, extras, strict=True)]
-
-
-def score_json(classifier: Classifier, body: bytes) -> list[dict[str, Any]]:
-    """One row a picture of an MLflow request."""
-    try:
-        cells = images(json.loads(body))
+        return images(json.loads(body))
     except (ValueError, RecursionError) as error:
         raise UserError(f"the body is no JSON ({error})") from error
-    return list(classifier.rows(from_value(cell, f"row {number}") for number, cell in enumerate(cells)))
 
 
 def _page() -> tuple[str, str]:
@@ -148,7 +139,3 @@ def _page() -> tuple[str, str]:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _problem(status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error_code": status.name, "message": message}, status, headers)

@@ -17,6 +17,7 @@ MAX_BATCH_PIXELS = MAX_BATCH * 512 * 512
 
 SCORES = ("probabilities", "strangeness", "features")
 SALIENCY = "saliency"
+STRANGER = "not a brain MRI as it knows them"  # how a reason begins that is about the picture, not the classes
 
 Row = dict[str, Any]
 
@@ -29,6 +30,12 @@ class Scores:
     strangeness: np.ndarray  # (pictures,)
     features: np.ndarray  # (pictures, channels), what the encoder saw
     saliency: list[np.ndarray] | None = None  # (side, side) each in [0, 1]: where the class found was seen
+
+    def of(self, index: int) -> "Scores":
+        """Those of one picture."""
+        one = slice(index, index + 1)
+        maps = None if self.saliency is None else self.saliency[one]
+        return Scores(self.probabilities[one], self.strangeness[one], self.features[one], maps)
 
 
 _ONLY_ASKED = ort.RunOptions()
@@ -134,9 +141,7 @@ class Classifier:
     def _doubt(self, probabilities: np.ndarray, strangeness: float) -> str:
         """Why not to answer; empty where one class alone is plausible."""
         if strangeness > self.strange_above:
-            return (
-                f"not a brain MRI as it knows them (strangeness {strangeness:.2f}; {self.strange_above:.2f} would pass)"
-            )
+            return f"{STRANGER} (strangeness {strangeness:.2f}; {self.strange_above:.2f} would pass)"
         plausible = [name for name, p in zip(self.classes, probabilities, strict=True) if p >= self.plausible_above]
         if len(plausible) == 1:
             return ""

@@ -22,6 +22,7 @@ from PIL import Image
 from pydicom import Dataset, dcmwrite, uid
 from pydicom.dataset import FileMetaDataset
 
+from serve.current import Current, Model
 from serve.session import Classifier
 from sslbt.data.matlab import write_mat
 
@@ -98,6 +99,11 @@ def model(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Pa
 @pytest.fixture(scope="session")
 def classifier(model: Path) -> Classifier:
     return Classifier.load(model)
+
+
+@pytest.fixture(scope="session")
+def current(classifier: Classifier) -> Current:
+    return Current(Model(classifier, "tiny", "1"))
 
 
 @pytest.fixture(scope="session")
@@ -197,8 +203,11 @@ def start_service(start: Callable[..., Server], model: Path) -> Callable[[], Ser
     code = """
 import sys
 from pathlib import Path
-from serve.app import create_app, run
+from serve.app import create_app
+from serve.current import Current, Model
+from serve.server import run
 from serve.session import Classifier
-run(create_app(Classifier.load(Path(sys.argv[1])), max_bytes=2**20), port=int(sys.argv[2]))
+current = Current(Model(Classifier.load(Path(sys.argv[1])), "tiny", "1"))
+run(create_app(current, max_bytes=2**20), port=int(sys.argv[2]))
 """
     return lambda: start(lambda port: [sys.executable, "-c", code, str(model), str(port)])

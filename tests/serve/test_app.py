@@ -8,13 +8,14 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from serve.app import create_app, run
+from serve.app import create_app
+from serve.server import run
 from sslbt.errors import UserError
 
 
 @pytest.fixture
-def client(classifier):
-    return TestClient(create_app(classifier, max_bytes=2**20), raise_server_exceptions=False)
+def client(current):
+    return TestClient(create_app(current, max_bytes=2**20), raise_server_exceptions=False)
 
 
 def test_files_of_a_form_give_one_row_each(client, classifier, mat, png, pixels):
@@ -28,7 +29,7 @@ def test_files_of_a_form_give_one_row_each(client, classifier, mat, png, pixels)
     first, second, third = answer["predictions"]
     assert [row["file"] for row in (first, second, third)] == ["a.mat", name, "c.png"]
     (expected,) = classifier.rows([pixels])
-    assert first == {"file": "a.mat", **expected}
+    assert first == {"file": "a.mat", **expected, "status": "answered"}
     assert second["label"] in classifier.classes
     assert third["label"] is None
     assert third["p_glioma"] is None
@@ -40,7 +41,7 @@ def test_a_bare_body_is_one_file(client, classifier, mat, pixels):
     for headers in ({}, {"Content-Type": "application/x-www-form-urlencoded"}):
         (row,) = client.post("/predict", content=mat, headers=headers).json()["predictions"]
         (expected,) = classifier.rows([pixels])
-        assert row == {"file": "body", **expected}
+        assert row == {"file": "body", **expected, "status": "answered"}
 
 
 def test_previews_come_only_when_asked(client, mat, pixels):
@@ -108,9 +109,9 @@ def test_the_largest_body_allowed_is_read(client):
     assert client.post("/predict", content=b"x" * 2**20).status_code == 200
 
 
-def test_our_own_faults_show_no_trace(classifier, png, monkeypatch):
-    monkeypatch.setattr(type(classifier), "rows", lambda *_: 1 / 0)
-    response = TestClient(create_app(classifier), raise_server_exceptions=False).post("/predict", content=png)
+def test_our_own_faults_show_no_trace(current, png, monkeypatch):
+    monkeypatch.setattr(type(current.model.classifier), "told", lambda *_: 1 / 0)
+    response = TestClient(create_app(current), raise_server_exceptions=False).post("/predict", content=png)
     assert response.status_code == 500
     assert set(response.json()) == {"error_code", "message"}
     assert "ZeroDivision" not in response.text
@@ -138,10 +139,10 @@ def test_the_page_allows_and_asks_nothing_from_elsewhere(client):
     assert not re.search(r"https?://|innerHTML|\sstyle=|\son\w+=", response.text)
 
 
-def test_a_taken_port_is_named(classifier, start_service):
+def test_a_taken_port_is_named(current, start_service):
     port = int(start_service().address.rsplit(":", 1)[1])
     with pytest.raises(UserError, match=f"{port}: can't listen"):
-        run(create_app(classifier), port=port)
+        run(create_app(current), port=port)
 
 
 def test_json_holds_no_nan(client, pixels):

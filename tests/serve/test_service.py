@@ -17,7 +17,7 @@ def test_it_answers_for_a_png_and_a_mat(address, classifier, mat, png, pixels):
     (expected,) = classifier.rows([pixels])
     files = [("files", ("1.mat", mat)), ("files", ("1.png", png))]
     first, second = httpx.post(f"{address}/predict", files=files).json()["predictions"]
-    assert first == {"file": "1.mat", **expected}
+    assert first == {"file": "1.mat", **expected, "status": "answered"}
     assert second["label"] == expected["label"]
     body = {"dataframe_split": {"columns": ["image"], "data": [[base64.b64encode(mat).decode()]]}}
     assert httpx.post(f"{address}/invocations", json=body).json() == {"predictions": [expected]}

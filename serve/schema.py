@@ -1,0 +1,66 @@
+"""What OpenAPI says of bodies that are read by hand, since they are large or come in several forms."""
+
+from serve.invocations import FORMS
+
+_SCORE = {"type": "number", "nullable": True}
+_ROW = {
+    "type": "object",
+    "description": "p_CLASS for every class; null and a reason where the picture can't be read",
+    "properties": {
+        "label": {"type": "string", "nullable": True},
+        "confidence": _SCORE,
+        "abstain": {"type": "boolean"},
+        "reason": {"type": "string"},
+    },
+    "additionalProperties": _SCORE,
+}
+_ROWS = {"type": "array", "items": _ROW}
+_PROBLEM = {
+    "type": "object",
+    "properties": {"error_code": {"type": "string"}, "message": {"type": "string"}},
+}
+_REFUSALS = {
+    "400": "not understood",
+    "401": "without the key",
+    "408": "came too slowly",
+    "413": "too large",
+    "503": "busy: try again after the seconds of Retry-After",
+}
+
+
+def _responses(properties: dict) -> dict:
+    answer = {"type": "object", "properties": properties}
+    refusals = {
+        code: {"description": why, "content": {"application/json": {"schema": _PROBLEM}}}
+        for code, why in _REFUSALS.items()
+    }
+    return {"200": {"description": "scores", "content": {"application/json": {"schema": answer}}}, **refusals}
+
+
+PREDICT = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    "responses": _responses({"model": {"type": "object"}, "predictions": _ROWS}),
+}
+INVOCATIONS = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "object", "description": f"exactly one of {FORMS}"},
+                "example": {"dataframe_split": {"columns": ["image"], "data": [["iVBORw0..."]]}},
+            }
+        },
+    },
+    "responses": _responses({"predictions": _ROWS}),
+}
