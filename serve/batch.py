@@ -1,40 +1,46 @@
-"""Scoring a folder, a zip or one file into a table, in bounded memory."""
+"""Scoring many pictures into a table: on all cores, in bounded memory, going on where it was killed."""
 
+import hashlib
 import os
-from collections import Counter, deque
+import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import tee
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from tqdm import tqdm
 
-from serve.pictures import Picture, all_from_bytes
-from serve.session import Classifier
-from sslbt.data.files import iterate
+import sslbt
+from serve.batch_input import Held, Input, open_input
+from serve.batch_parts import WRITERS, Parts
+from serve.batch_summary import Summary
+from serve.pictures import all_from_bytes
+from serve.session import Classifier, Row
+from sslbt.data.files import File
+from sslbt.data.slices import first_line
 from sslbt.errors import UserError
+from sslbt.terminal import say
 
-DECODERS = 2
-LOOKAHEAD = 16  # files read and decoded while the session computes
-ROWS = 1024  # held before they are written
-WRITERS = {".csv": pyarrow.csv.CSVWriter, ".parquet": pyarrow.parquet.ParquetWriter}
+AHEAD = 32  # files a core that wait for an earlier one
+MEMORY = 2**28  # bytes of them
+ROWS, SECONDS = 1024, 30.0  # a part has so many rows or took so long: no more is lost by a kill
+QUIET = 60.0  # seconds between lines of progress where there is no terminal
 
 
-def score(model: Path, source: Path, output: Path) -> dict[str, Any]:
+def score(model: Path, source: Path, output: Path) -> Summary:
     """Score every slice of a source; a file that can't be read costs its own row only.
+
+    Rows are kept in the folder `<output>.parts` until the output is complete: the same call goes on from them, however
+    the earlier one ended, and begins anew where the model or the source has changed.
 
     Args:
         model: the classifier's ONNX file.
-        source: a folder, a zip (zips inside it included), or one file.
+        source: see `batch_input.open_input`.
         output: the table to write, `.csv` or `.parquet`: columns file, label, p_<class> for each class, confidence,
-            abstain, reason, model_version. It appears when complete, never in part.
-
-    Returns:
-        `files`, `failed` and `abstained` counted, and `labels`, the number of files of each class.
+            abstain, reason, model_version, rows in the source's order. It appears when complete, never in part.
 
     Raises:
         UserError: the model or the source can't be used, the output's suffix is neither, or it can't be written.
@@ -42,68 +48,113 @@ def score(model: Path, source: Path, output: Path) -> dict[str, Any]:
     if output.suffix.lower() not in WRITERS:
         raise UserError(f"{output}: ends in neither .csv nor .parquet; choose one of the two")
     classifier = Classifier.load(model)
-    partial = output.with_name(f".{output.name}.partial")
+    given = open_input(source)
+    if output.exists() and output.samefile(source):
+        raise UserError(f"{output}: is the input; give the output another name")
+    columns = _columns(classifier)
+    facts = {
+        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "input": given.fingerprint,
+        "version of sslbt": sslbt.__version__,
+    }
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        parts = Parts(output, pa.schema(columns), facts)
         try:
-            summary = _write(partial, WRITERS[output.suffix.lower()], classifier, source)
-            os.replace(partial, output)
+            summary = _score_the_rest(classifier, given, source, parts)
+            parts.join([field.name for field in columns], summary.add)
+            parts.remove()
         finally:
-            partial.unlink(missing_ok=True)
+            parts.close()
     except OSError as error:
-        raise UserError(f"{output}: can't be written ({error.strerror or error}); choose another place") from error
+        raise UserError(
+            f"{output}: can't be written ({error.strerror or error}); free space or choose another place; what is "
+            f"scored stays in {output.name}.parts, and the same command goes on from there"
+        ) from error
     return summary
 
 
-def _write(path: Path, writer: type, classifier: Classifier, source: Path) -> dict[str, Any]:
-    schema = _schema(classifier)
-    labels: Counter[str | None] = Counter()
-    abstained = 0
-    held: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(DECODERS) as pool, writer(path, schema) as table:
-        for row in tqdm(_rows(classifier, source, pool), desc="score", unit="file", disable=None):
-            labels[row["label"]] += 1
-            abstained += row["abstain"] and row["label"] is not None
-            held.append(row)
-            if len(held) == ROWS:
-                table.write_table(pa.Table.from_pylist(held, schema))
-                held.clear()
-        table.write_table(pa.Table.from_pylist(held, schema))
-    if not labels:
+def _score_the_rest(classifier: Classifier, given: Input, source: Path, parts: Parts) -> Summary:
+    if parts.done:
+        say(f"{parts.folder}: {parts.done} files are scored already; going on from there")
+    first, began = parts.done, time.monotonic()
+    held: list[Row] = []
+    done, kept = first, began
+    pace = 0.1 if sys.stderr.isatty() else QUIET
+    with tqdm(
+        desc="score",
+        unit=" files",
+        initial=first,
+        total=given.total,
+        mininterval=pace,
+        maxinterval=max(10, pace),
+        delay=pace,
+    ) as bar:
+        for done, rows in enumerate(_scored(classifier, given.start_at(first)), first + 1):
+            held += rows
+            bar.update()
+            if len(held) >= ROWS or time.monotonic() - kept > SECONDS:
+                parts.add(held, done)
+                held, kept = [], time.monotonic()
+    if held:
+        parts.add(held, done)
+    if not done:
+        parts.remove()
         raise UserError(f"{source}: holds no slice; is it the right folder or download?")
-    failed = labels.pop(None, 0)
-    return {"files": labels.total() + failed, "failed": failed, "abstained": abstained, "labels": dict(labels)}
+    return Summary(classifier.classes, done, done - first, time.monotonic() - began)
 
 
-def _schema(classifier: Classifier) -> pa.Schema:
+def _columns(classifier: Classifier) -> list[pa.Field]:
     scores = [(f"p_{name}", pa.float32()) for name in classifier.classes]
-    kinds = [("file", pa.string()), ("label", pa.string()), *scores, ("confidence", pa.float32())]
-    return pa.schema([*kinds, ("abstain", pa.bool_()), ("reason", pa.string()), ("model_version", pa.string())])
+    told = [("file", pa.string()), ("label", pa.string()), *scores, ("confidence", pa.float32())]
+    told += [("abstain", pa.bool_()), ("reason", pa.string()), ("model_version", pa.string())]
+    return [pa.field(*one) for one in told]
 
 
-def _rows(classifier: Classifier, source: Path, pool: ThreadPoolExecutor) -> Iterator[dict[str, Any]]:
-    for_names, for_pictures = tee(_decoded(source, pool))  # holds one chunk of the session at most
-    rows = classifier.rows(picture for _, picture in for_pictures)
-    for row, (name, _) in zip(rows, for_names, strict=True):
-        yield {"file": name, **row, "model_version": classifier.metadata["run_id"]}
+def _scored(classifier: Classifier, files: Iterator[File]) -> Iterator[list[Row]]:
+    """The rows of each file, in order. Each is read, decoded and scored in one thread, which nothing else waits for.
 
-
-def _decoded(source: Path, pool: ThreadPoolExecutor) -> Iterator[tuple[str, Picture]]:
-    ahead: deque[Future[list[tuple[str, Picture]]]] = deque()
-    for name, read in iterate(source):
-        if Path(name).name == "cvind.mat":  # the dataset's folds, no slice
-            continue
-        ahead.append(pool.submit(all_from_bytes, _read(read, name), name))
-        if len(ahead) > LOOKAHEAD:
-            yield from ahead.popleft().result()
-    while ahead:
-        yield from ahead.popleft().result()
-
-
-def _read(read: Callable[[], bytes], name: str) -> bytes | UserError:
-    """At once, not in the pool: a zip inside a zip is closed when the walk leaves it."""
+    Decoders and the session compute without Python's lock. A batch of several pictures is no faster on a CPU, and so
+    what a file gets never depends on its neighbours.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ThreadPoolExecutor(cores)
+    ahead: deque[tuple[int, Future[list[Row]]]] = deque()
+    held = 0
     try:
-        return read()
+        for name, reader in files:
+            size = reader.size if isinstance(reader, Held) else 0
+            ahead.append((size, pool.submit(_rows, classifier, name, reader)))
+            held += size
+            while len(ahead) > AHEAD * cores or (held > MEMORY and len(ahead) > 1):
+                size, future = ahead.popleft()
+                yield future.result()
+                held -= size
+        while ahead:
+            yield ahead.popleft()[1].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _rows(classifier: Classifier, name: str, reader: Callable[[], bytes]) -> list[Row]:
+    found = all_from_bytes(_read(reader, name), name) or [(name, UserError(f"{name}: holds no slice"))]
+    names, pictures = map(list, zip(*found, strict=True))
+    good = [picture for picture in pictures if isinstance(picture, np.ndarray)]
+    try:
+        scores = classifier.scores(good)
+    except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+        said = UserError(f"{name}: the model can't score it ({first_line(error)})")
+        pictures, scores = [said] * len(pictures), classifier.scores([])
+    rows = list(classifier.told(pictures, scores))
+    for slice_, row in zip(names, rows, strict=True):
+        row |= {"file": slice_, "model_version": classifier.metadata["run_id"]}
+    return rows
+
+
+def _read(reader: Callable[[], bytes], name: str) -> bytes | UserError:
+    try:
+        return reader()
     except UserError as error:
         return error
     except OSError as error:

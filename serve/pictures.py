@@ -49,7 +49,7 @@ def from_value(value: object, name: str) -> Picture:
     """
     try:
         if isinstance(value, str | bytes | bytearray | memoryview):
-            return decode(_file(value, name), name)
+            return decode(file_bytes(value, name), name)
         if isinstance(value, np.ndarray | Sequence):
             return check_pixels(_numbers(value, name), name)
         raise UserError(f"{name}: no picture but {type(value).__name__}; send a file's bytes, base64, or its pixels")
@@ -57,7 +57,12 @@ def from_value(value: object, name: str) -> Picture:
         return error
 
 
-def _file(value: str | bytes | bytearray | memoryview, name: str) -> bytes:
+def file_bytes(value: str | bytes | bytearray | memoryview, name: str) -> bytes:
+    """A file from its bytes or base64, see `from_value`.
+
+    Raises:
+        UserError: text that is no base64.
+    """
     data = value.encode(errors="replace") if isinstance(value, str) else bytes(value)
     try:
         return base64.b64decode(b"".join(data.split()), validate=True) if data.isascii() else data

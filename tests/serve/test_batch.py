@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from serve import batch
+from serve import batch, batch_input
 from serve.batch import score
 from sslbt.data.matlab import write_folds
 from sslbt.errors import UserError
@@ -32,6 +32,11 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
 
 
+def nothing_else(folder: Path) -> bool:
+    """Whether no trace of unfinished work is left."""
+    return not [path for path in folder.rglob("*") if path.name.endswith((".partial", ".parts"))]
+
+
 @pytest.mark.parametrize("name", ["scores.csv", "new/folder/scores.parquet", "SCORES.CSV"])
 def test_a_folder_becomes_a_table(tmp_path, model, classifier, folder, pixels, name):
     summary = score(model, folder, tmp_path / name)
@@ -47,8 +52,8 @@ def test_a_folder_becomes_a_table(tmp_path, model, classifier, folder, pixels, n
     assert table.loc[2, "abstain"]
     assert table.loc[2, "reason"].startswith("deep/10.png: ")
     assert set(table["model_version"]) == {classifier.metadata["run_id"]}
-    assert (summary["files"], summary["failed"], sum(summary["labels"].values())) == (3, 1, 2)
-    assert not list(tmp_path.rglob("*.partial"))
+    assert (summary.files, summary.rows, summary.failed, summary.labels.total()) == (3, 3, 1, 2)
+    assert nothing_else(tmp_path)
 
 
 def test_nested_zips_and_single_files_score_the_same(tmp_path, model, folder):
@@ -98,9 +103,9 @@ def test_a_file_that_disappears_costs_its_row_only(tmp_path, model, folder, monk
                 (source / name).unlink()
             yield name, read
 
-    batch_iterate = batch.iterate
-    monkeypatch.setattr(batch, "iterate", vanishing)
-    assert score(model, folder, tmp_path / "scores.csv")["failed"] == 2
+    batch_iterate = batch_input.iterate
+    monkeypatch.setattr(batch_input, "iterate", vanishing)
+    assert score(model, folder, tmp_path / "scores.csv").failed == 2
 
 
 def test_mistakes_are_named_and_leave_no_table(tmp_path, model, folder):
@@ -121,7 +126,7 @@ def test_mistakes_are_named_and_leave_no_table(tmp_path, model, folder):
     with pytest.raises(UserError, match="holds no slice"):
         score(model, folder, tmp_path / "scores.csv")
     assert not (tmp_path / "scores.csv").exists()
-    assert not list(tmp_path.rglob("*.partial"))
+    assert nothing_else(tmp_path)
 
 
 def test_volumes_and_files_without_an_ending_are_scored(tmp_path, model, classifier):
@@ -134,7 +139,7 @@ def test_volumes_and_files_without_an_ending_are_scored(tmp_path, model, classif
     summary = score(model, source, tmp_path / "scores.csv")
     table = read(tmp_path / "scores.csv")
     assert list(table.file) == ["IM0001", "scan.nii.gz#1", "scan.nii.gz#2", "scan.nii.gz#3"]
-    assert summary["failed"] == 1
+    assert (summary.files, summary.rows, summary.failed) == (2, 4, 1)
     assert table.reason[2] == "scan.nii.gz#2: all pixels are equal; an empty slice can't be classified"
     scores = table[[f"p_{name}" for name in classifier.classes]].to_numpy(float)
     upright = volume[::-1, ::-1, 2].T.astype(float)  # the patient's right on the left, anterior at the top

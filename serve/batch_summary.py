@@ -1,0 +1,55 @@
+"""What a table of scores comes to, told by its rows as they go by."""
+
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+
+BINS = 20  # of confidence, from 0 to 1
+
+
+class Summary:
+    """Counts over all rows.
+
+    Attributes:
+        files: of the input; a file of several slices has as many rows.
+        rows: all of them.
+        failed: rows that have no class, since their picture could not be had or scored.
+        abstained: rows whose class is not to be relied on; those that failed are not among them.
+        labels: rows of each class, by its name.
+        confidence: for each class, (2, BINS) rows by confidence: those answered, those abstained.
+        mean_confidence: of the rows that have a class.
+        scored, seconds: how many files were scored in this call, and how long it took.
+    """
+
+    def __init__(self, classes: tuple[str, ...], files: int, scored: int, seconds: float) -> None:
+        self.files, self.scored, self.seconds = files, scored, seconds
+        self.rows = self.failed = self.abstained = 0
+        self.labels = Counter(dict.fromkeys(classes, 0))
+        self.confidence = {name: np.zeros((2, BINS), int) for name in classes}
+        self._sum = 0.0
+
+    @property
+    def mean_confidence(self) -> float:
+        return self._sum / max(1, self.rows - self.failed)
+
+    def add(self, table: pa.Table) -> None:
+        """Count further rows: columns label, confidence and abstain."""
+        labels = table["label"].to_numpy()
+        confidence = table["confidence"].to_numpy().astype(float)
+        abstain = table["abstain"].to_numpy()
+        self.rows += len(labels)
+        for name, counts in self.confidence.items():
+            own = labels == name
+            self.labels[name] += int(own.sum())
+            self.abstained += int(abstain[own].sum())
+            self._sum += confidence[own].sum()
+            for place, chosen in enumerate((own & ~abstain, own & abstain)):
+                counts[place] += np.histogram(confidence[chosen], BINS, (0, 1))[0]
+        self.failed = self.rows - self.labels.total()
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{name} {count}" for name, count in self.labels.items())
+        said = f"{self.rows} slices of {self.files} files: {each}; {self.abstained} of them uncertain"
+        pace = f", {self.scored / self.seconds:.0f} files/s" if self.scored > 1 else ""
+        return f"{said}; {self.failed} could not be scored{pace}"
