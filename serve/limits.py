@@ -24,7 +24,6 @@ class Limits:
         key: what callers have to send as `Authorization: Bearer KEY`; empty for none.
         max_bytes: of one body.
         max_held: of all bodies of requests under way, which is what they take of memory.
-        seconds: that a body may take to arrive.
     """
 
     def __init__(
@@ -34,10 +33,9 @@ class Limits:
         key: str = "",
         max_bytes: int = MAX_BYTES,
         max_held: int = MAX_HELD,
-        seconds: float = BODY_SECONDS,
     ) -> None:
         self.app, self.check, self.key = app, check, key
-        self.max_bytes, self.max_held, self.seconds = max_bytes, max_held, seconds
+        self.max_bytes, self.max_held = max_bytes, max_held
         self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,7 +46,7 @@ class Limits:
         except HTTPException as refusal:
             return await problem(scope["path"], refusal)(scope, receive, send)
 
-        until, own, whole = time.monotonic() + self.seconds, 0, False
+        until, own, whole = time.monotonic() + BODY_SECONDS, 0, False
 
         async def limited() -> Message:
             nonlocal own, whole
@@ -58,7 +56,7 @@ class Limits:
                 async with asyncio.timeout(until - time.monotonic()):
                     message = await receive()
             except TimeoutError as error:
-                raise HTTPException(408, f"the request took longer than {self.seconds:g} s to arrive") from error
+                raise HTTPException(408, f"the request took longer than {BODY_SECONDS:g} s to arrive") from error
             whole = not message.get("more_body", False)
             part = len(message.get("body", b""))
             own, self.held = own + part, self.held + part

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from fastapi import HTTPException
 
 from serve.pictures import Picture
 from serve.session import Classifier, Row, Scores
@@ -99,9 +100,13 @@ class Pool:
 
         Raises:
             Busy: there is no room for them.
+            HTTPException: 413, there never is for so many.
         """
         if not pictures:
             return []
+        if len(pictures) > self.capacity:
+            many = f"{len(pictures)} pictures at once, at most {self.capacity} fit"
+            raise HTTPException(413, f"{many}; send fewer, or use `sslbt score`")
         self.check(len(pictures))
         loop = asyncio.get_running_loop()
         request = Request(classifier, pictures, saliency, told, loop.create_future(), loop)

@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,15 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+import uvicorn
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from pydicom import Dataset, dcmwrite, uid
 from pydicom.dataset import FileMetaDataset
+from starlette.types import ASGIApp
 
 from serve.current import Current, Model
+from serve.server import Impatient
 from serve.session import Classifier
 from sslbt.data.matlab import write_mat
 
@@ -188,6 +192,23 @@ def start() -> Iterator[Callable[..., Server]]:
         with suppress(ProcessLookupError):
             os.killpg(server.process.pid, signal.SIGKILL)
         server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[..., AbstractContextManager[int]]:
+    """An app in a real server of this process; gives its port."""
+
+    @contextmanager
+    def served(app: ASGIApp) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            server = uvicorn.Server(uvicorn.Config(app, http=Impatient, log_level="warning"))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            yield listener.getsockname()[1]
+            server.should_exit = True
+            thread.join(20)
+
+    return served
 
 
 def healthy(address: str) -> bool:
