@@ -102,7 +102,7 @@ def _score_the_rest(classifier: Classifier, given: Input, source: Path, parts: P
     if not done:
         parts.remove()
         raise UserError(f"{source}: holds no slice; is it the right folder or download?")
-    return Summary(classifier.classes, done, done - first, time.monotonic() - began)
+    return Summary(classifier, done, done - first, time.monotonic() - began)
 
 
 def _columns(classifier: Classifier) -> list[pa.Field]:

@@ -21,7 +21,7 @@ from sslbt.errors import UserError
 FOLDS = "cvind.mat"  # the dataset's folds, no slice
 IMAGE, PATHS = "image", ("path", "file")
 AT_ONCE = {True: 16, False: 4096}  # rows of a Parquet file in memory, with and without pictures
-BUFFER = 2**20  # bytes read at once of each column: without it, a whole row group is
+BUFFER = 2**20  # bytes read at once of each column; pyarrow's default is the whole row group
 
 
 class Input(Protocol):
@@ -146,7 +146,7 @@ class _Listed:
             raise UserError(f"row {self.row}: names no file")
         place = self.folder / self.path
         if not place.is_file():
-            raise UserError(f"{_shown(self.path)}: no such file in {self.folder}, where the table is")
+            raise UserError(f"{_shown(self.path)}: no such file in {self.folder.resolve()}, where the table is")
         return OnDisk(place)()
 
 
@@ -167,7 +167,7 @@ def _csv_paths(source: Path) -> Iterator[str]:
 
 def _rows(source: Path, columns: list[str], done: int) -> Iterator[dict[str, object]]:
     """The rows of a Parquet file but the first `done`, a few in memory at a time."""
-    with _readable(source), pq.ParquetFile(source, buffer_size=BUFFER) as file:
+    with _readable(source), pq.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False) as file:
         group = 0
         while group < file.num_row_groups and done >= file.metadata.row_group(group).num_rows:
             done -= file.metadata.row_group(group).num_rows

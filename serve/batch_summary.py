@@ -5,6 +5,8 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
+from serve.session import Classifier
+
 BINS = 20  # of confidence, from 0 to 1
 
 
@@ -12,6 +14,7 @@ class Summary:
     """Counts over all rows.
 
     Attributes:
+        about: what the model's file says of itself.
         files: of the input; a file of several slices has as many rows.
         rows: all of them.
         failed: rows that have no class, since their picture could not be had or scored.
@@ -22,11 +25,11 @@ class Summary:
         scored, seconds: how many files were scored in this call, and how long it took.
     """
 
-    def __init__(self, classes: tuple[str, ...], files: int, scored: int, seconds: float) -> None:
-        self.files, self.scored, self.seconds = files, scored, seconds
+    def __init__(self, classifier: Classifier, files: int, scored: int, seconds: float) -> None:
+        self.about, self.files, self.scored, self.seconds = classifier.metadata, files, scored, seconds
         self.rows = self.failed = self.abstained = 0
-        self.labels = Counter(dict.fromkeys(classes, 0))
-        self.confidence = {name: np.zeros((2, BINS), int) for name in classes}
+        self.labels = Counter(dict.fromkeys(classifier.classes, 0))
+        self.confidence = {name: np.zeros((2, BINS), int) for name in classifier.classes}
         self._sum = 0.0
 
     @property

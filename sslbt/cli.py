@@ -17,7 +17,8 @@ from sslbt.config import STAGES, Training
 from sslbt.errors import UserError
 from sslbt.parameters import Config, unknown
 
-UNTRACKED = ("lineage", "score", "serve")  # a run of their own only where `mlflow run` opened one
+UNTRACKED = ("lineage", "serve")  # a run of their own only where `mlflow run` opened one
+OPENS_ITS_OWN = "score"  # when its table is there
 PATIENCE = 30.0  # seconds
 WORDS = {"compare": "runs", "lineage": "model"}  # what may be given without its flag
 _interrupted = False
@@ -100,7 +101,7 @@ def run_step(name: str, config: Config) -> None:
     if several and not issubclass(type(config), Training):
         raise UserError(f"{name}: one process does it; start it without torchrun, which is for trainings")
     step = getattr(importlib.import_module(f"sslbt.steps.{name.replace('-', '_')}"), name.replace("-", "_"))
-    if name in UNTRACKED and "MLFLOW_RUN_ID" not in os.environ:
+    if name == OPENS_ITS_OWN or (name in UNTRACKED and "MLFLOW_RUN_ID" not in os.environ):
         step(config)
         return
     from sslbt.parallel import together

@@ -224,13 +224,18 @@ class Lineage(Config):
 
 
 class Score(Config):
-    """Class and probabilities for every picture of a folder, zip or file."""
+    """Class and probabilities for every picture of a folder, zip, file or table."""
 
     model: Annotated[str, Field(description="registry address, run id, .onnx file or released", min_length=1)] = (
         "models:/brain-tumor-classifier@champion"
     )
     input: Annotated[
-        str, Field(description="a folder, zip or file of .mat, DICOM, NIfTI, PNG, JPEG or TIFF", min_length=1)
+        str,
+        Field(
+            description="a folder, zip or file of .mat, DICOM, NIfTI, PNG, JPEG or TIFF; a Parquet file with a column "
+            "image of such files' bytes, or a Parquet or CSV file with their paths in a column path or file",
+            min_length=1,
+        ),
     ]
     output: Annotated[str, Field(description="a .csv or .parquet file", pattern=r"\.(csv|parquet)$")] = "scores.csv"
 
