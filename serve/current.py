@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Current:
         self.model = model
 
     def watch(self, latest: Callable[[], tuple[str, Path]], every: float = LOOK_EVERY) -> None:
-        """Look for another version every few seconds, in a thread of its own, and take it once it is loaded.
+        """Look for another version now and every few seconds, in a thread of its own, and take it once it is loaded.
 
         Args:
             latest: which version is to be in service now, and its file; whatever it raises is logged, and the model
@@ -38,8 +39,8 @@ class Current:
         threading.Thread(target=self._watch, args=(latest, every), daemon=True).start()
 
     def _watch(self, latest: Callable[[], tuple[str, Path]], every: float) -> None:
-        pause, said = threading.Event(), ""
-        while not pause.wait(every):
+        said = ""
+        while True:
             try:
                 version, path = latest()
                 if version != self.model.version:
@@ -50,3 +51,4 @@ class Current:
                 if said != str(error):
                     said = str(error)
                     log.warning("version %s stays in service: %s", self.model.version, said)
+            time.sleep(every)
