@@ -81,10 +81,11 @@ def _through_conv(layers: nn.Module, gradient: Tensor) -> Tensor:
     """Back through a convolution and the normalisation that follows it, the first two of `layers`."""
     conv, norm, *_ = layers.children()
     assert isinstance(conv, nn.Conv2d)
-    scaled = gradient * _scale(norm)[:, None, None]
+    if not isinstance(norm, nn.Identity):  # in an exported graph the convolution holds it already
+        gradient = gradient * _scale(norm)[:, None, None]
     # A stride of two halves even sides: their last row and column, in the middle of no window, come back as padding.
     added = conv.stride[0] - 1
-    return F.conv_transpose2d(scaled, conv.weight, None, conv.stride, conv.kernel_size[0] // 2, added)
+    return F.conv_transpose2d(gradient, conv.weight, None, conv.stride, conv.kernel_size[0] // 2, added)
 
 
 def _scale(norm: nn.Module) -> Tensor:

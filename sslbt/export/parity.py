@@ -9,11 +9,12 @@ import onnxruntime
 import torch
 
 from sslbt.errors import UserError
-from sslbt.export.onnx import OUTPUTS, Deployed
+from sslbt.export.onnx import EXPLAIN, OUTPUTS, SALIENCY, Deployed
 
 Answers = dict[str, np.ndarray]
 TOLERANCE = 1e-4  # on probabilities
 FAR_TOLERANCE = 1e-3  # on strangeness and features, as a share of the largest where that is more than 1
+MAP_TOLERANCE = 1e-2  # on saliency, a map's mean: where a ReLU gets nearly zero, rounding turns single places on or off
 ODD = 8  # slices that are also asked about in other sizes and scales
 SCALES = (1e-6, 1e9)
 
@@ -31,7 +32,7 @@ def check(model: Deployed, path: Path, raw: Iterable[np.ndarray]) -> Parity:
     """Compare the file with the module on raw pixels (height, width), one slice at a time, the first also changed.
 
     Raises:
-        UserError: probabilities more than 1e-4 apart, another class or decision, other strangeness or features.
+        UserError: probabilities more than 1e-4 apart, another class, decision, strangeness, features or saliency.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     count, worst = 0, 0.0
@@ -39,7 +40,8 @@ def check(model: Deployed, path: Path, raw: Iterable[np.ndarray]) -> Parity:
         count += 1
         for image in [pixels.astype(np.float32)[None], *(changed(pixels) if count <= ODD else ())]:
             ours = dict(zip(OUTPUTS, (own.numpy() for own in model(torch.from_numpy(image))), strict=True))
-            theirs = dict(zip(OUTPUTS, session.run(OUTPUTS, {"image": image}), strict=True))
+            asked = {"image": image, EXPLAIN: np.array(True)}
+            theirs = dict(zip(OUTPUTS, session.run(OUTPUTS, asked), strict=True))
             if problem := apart(ours, theirs, model.plausible_above, float(model.outlier.above)):
                 shape = " x ".join(map(str, image.shape))
                 raise UserError(
@@ -76,5 +78,9 @@ def apart(ours: Answers, theirs: Answers, plausible_above: float, strange_above:
     if (tied | (ours["probabilities"].argmax(axis=1) == theirs["probabilities"].argmax(axis=1))).all():
         near = np.abs(ours["probabilities"] - plausible_above).min(axis=1) <= TOLERANCE
         near |= np.abs(ours["strangeness"] - strange_above) <= FAR_TOLERANCE * max(1, strange_above)
-        return "" if (near | (ours["abstain"] == theirs["abstain"])).all() else "whether to abstain"
+        if not (near | (ours["abstain"] == theirs["abstain"])).all():
+            return "whether to abstain"
+        far = np.abs(ours[SALIENCY] - theirs[SALIENCY]).mean(axis=(1, 2))
+        worst = np.where(tied, 0, far).max()  # tied, the maps may be of two classes
+        return "" if worst <= MAP_TOLERANCE else f"saliency, by {worst:.1e} in the mean of a map"
     return "the class"

@@ -6,8 +6,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
+from onnx.utils import extract_model
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from sslbt.export.onnx import OUTPUTS, SALIENCY
 
 
 class Images(CalibrationDataReader):
@@ -24,14 +27,17 @@ class Images(CalibrationDataReader):
 def eight_bits(whole: Path, out: Path, pictures: Iterable[np.ndarray]) -> None:
     """Write the smaller file (static quantisation after training, Jacob et al. 2018; per channel of the weights).
 
+    It has no saliency, which would need the weights of the whole file once more.
+
     Args:
         whole: what `export` wrote.
         out: where to.
         pictures: raw slices (height, width) by which the range of each activation is set, its 99.999th percentile.
     """
     with TemporaryDirectory() as folder:
-        ready = Path(folder, "ready.onnx")
-        quant_pre_process(whole, ready, skip_symbolic_shape=True)
+        bare, ready = Path(folder, "bare.onnx"), Path(folder, "ready.onnx")
+        extract_model(whole, bare, ["image"], [name for name in OUTPUTS if name != SALIENCY])
+        quant_pre_process(bare, ready, skip_symbolic_shape=True)
         quantize_static(
             ready,
             out,

@@ -37,7 +37,8 @@ def of_node(file: Path, image: np.ndarray) -> dict[str, np.ndarray]:
 
 def of_python(file: Path, image: np.ndarray) -> dict[str, np.ndarray]:
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return dict(zip(OUTPUTS, session.run(OUTPUTS, {"image": image}), strict=True))
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"image": image}), strict=True))
 
 
 @pytest.mark.parametrize("side", [(96, 96), (333, 50), (512, 512)])
@@ -53,5 +54,5 @@ def test_node_answers_as_python_by_the_released_classifier(draw: Any) -> None:
     file, image = onnx_file(RELEASED), draw(2, 256, 256)
     assert file.name == Path(ONNX).name
     ours, theirs = of_python(file, image), of_node(file, image)
-    for name in OUTPUTS:
+    for name in ours:
         np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-3, atol=1e-4)

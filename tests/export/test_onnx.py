@@ -11,7 +11,8 @@ import torch
 
 import sslbt
 from sslbt.data.preprocess import Preprocess, resize
-from sslbt.export.onnx import OUTPUTS
+from sslbt.evaluation.saliency import saliency
+from sslbt.export.onnx import EXPLAIN, OUTPUTS, SALIENCY
 
 FACTS = ("run_id", "pretrained", "code_version", "data_digest", "split_hash")
 SAME = {"atol": 1e-4, "rtol": 0}
@@ -96,6 +97,46 @@ def test_confidence_features_and_doubt_follow_from_the_rest(exported: Any, draw:
     np.testing.assert_allclose(found["features"], expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("side", [(96, 96), (333, 50), (200, 301)])
+def test_saliency_is_that_of_the_class_found(exported: Any, draw: Draw, side: tuple[int, int]) -> None:
+    image = draw(15, *side)
+    session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    found = dict(zip(OUTPUTS, session.run(OUTPUTS, {"image": image, EXPLAIN: np.array(True)}), strict=True))
+    slices = resize(Preprocess()(torch.from_numpy(image)), 96)
+    expected = saliency(exported.model.classifier, slices, found["probabilities"].argmax(axis=1))
+    assert found[SALIENCY].shape == (15, 96, 96)
+    assert found[SALIENCY].dtype == np.float32
+    # A ReLU that gets nearly zero is turned on or off by rounding, and a place of a few maps with it.
+    apart = np.abs(found[SALIENCY] - expected).mean(axis=(1, 2))
+    assert np.median(apart) < 1e-5
+    assert apart.max() < 5e-3
+    other = saliency(exported.model.classifier, slices, (found["probabilities"].argmax(axis=1) + 1) % 3)
+    assert np.abs(found[SALIENCY] - other).mean(axis=(1, 2)).min() > 0.01
+
+
+def test_saliency_is_computed_only_if_asked_for(exported: Any, draw: Draw) -> None:
+    graph = onnx.load(exported.path).graph
+    assert not [node.name for node in graph.node if node.op_type == "ConvTranspose"]
+    (choice,) = (node for node in graph.node if node.op_type == "If")
+    branch = {own.name: own.g for own in choice.attribute}
+    assert [node.op_type for node in branch["else_branch"].node] == ["Constant"]
+    inside = {node.op_type for node in branch["then_branch"].node}
+    assert "ConvTranspose" in inside
+    assert "Conv" not in inside  # what the answer is made of is not computed again
+    session = onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+    image = draw(3, 64, 64)
+    silent = session.run(OUTPUTS, {"image": image})
+    assert silent[-1].shape == (0, 96, 96)
+    for one, other in zip(silent[:-1], session.run(OUTPUTS, {"image": image, EXPLAIN: np.array(True)}), strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_no_weight_is_held_twice(exported: Any) -> None:
+    model, graph = exported.model, onnx.load(exported.path).graph
+    weights = sum(weight.numel() for weight in model.state_dict().values())
+    assert sum(int(np.prod(tensor.dims)) for tensor in graph.initializer) < 1.05 * weights
+
+
 def test_the_file_names_no_place_of_this_machine(exported: Any) -> None:
     assert b"site-packages" not in exported.path.read_bytes()
     assert str(Path(sslbt.__file__).parent).encode() not in exported.path.read_bytes()
@@ -122,4 +163,6 @@ def test_the_file_says_what_it_is(exported: Any) -> None:
 
 def test_the_file_is_whole_in_itself(exported: Any) -> None:
     assert [file.name for file in exported.path.parent.iterdir()] == [exported.path.name]
-    onnx.checker.check_model(onnx.load(exported.path), full_check=True)
+    model = onnx.load(exported.path)
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.ir_version, [(own.domain, own.version) for own in model.opset_import]) == (10, [("", 20)])

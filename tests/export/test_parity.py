@@ -67,6 +67,17 @@ def test_another_network_is_refused(exported: Any, draw: Draw, change: str, said
         check(other, exported.path, pictures(draw))
 
 
+def test_a_map_of_something_else_is_refused(exported: Any, draw: Draw) -> None:
+    class Elsewhere(Deployed):
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            *others, maps = super().forward(image)
+            return *others, maps.roll(1, dims=2)
+
+    other = Elsewhere(exported.model.classifier, exported.model.outlier, exported.about).eval()
+    with pytest.raises(UserError, match=r"slice 1 \(.*\) differs from torch in saliency, by"):
+        check(other, exported.path, pictures(draw))
+
+
 def test_a_file_that_answers_with_no_number_is_refused(exported: Any, draw: Draw, tmp_path: Path) -> None:
     broken = onnx.load(exported.path)
     weights = max(broken.graph.initializer, key=lambda tensor: np.prod(tensor.dims))

@@ -13,13 +13,16 @@ import pandas as pd
 import pytest
 from onnx import numpy_helper
 
+from serve.session import Classifier
 from sslbt.data.splits import Split
-from sslbt.export.onnx import OUTPUTS
+from sslbt.export.onnx import OUTPUTS, SALIENCY
 from sslbt.export.smaller import eight_bits
 from sslbt.steps import variant
 from sslbt.steps.variant import beside, offer_smaller
 from sslbt.tracking.models import RELEASED, SMALL_ONNX, onnx_file
 from sslbt.tracking.run import Silent
+
+KEPT = [name for name in OUTPUTS if name != SALIENCY]
 
 
 def facts(path: Path) -> dict[str, str]:
@@ -32,11 +35,23 @@ def test_the_released_classifier_shrinks_to_a_quarter_and_answers_nearly_the_sam
     assert small.stat().st_size < 0.3 * whole.stat().st_size
     assert facts(small) == facts(whole) | {"variant": "eight bits"}
     image = {"image": draw(24, 200, 150, seed=2)}
-    ours, theirs = (onnxruntime.InferenceSession(path).run(OUTPUTS, image) for path in (whole, small))
+    ours, theirs = (onnxruntime.InferenceSession(path).run(KEPT, image) for path in (whole, small))
     assert [own.shape for own in ours] == [own.shape for own in theirs]
     assert 0 < np.abs(ours[0] - theirs[0]).mean() < 0.05
     unlike = [np.corrcoef(one, other)[0, 1] for one, other in zip(ours[-1], theirs[-1], strict=True)]
     assert min(unlike) > 0.95  # features
+
+
+def test_the_smaller_file_has_no_saliency_and_needs_no_weights_for_it(exported: Any, draw: Any, tmp_path: Path) -> None:
+    eight_bits(exported.path, tmp_path / "small.onnx", draw(8, 96, 96))
+    session = onnxruntime.InferenceSession(tmp_path / "small.onnx")
+    assert [output.name for output in session.get_outputs()] == KEPT
+    assert not session.get_overridable_initializers()
+    graph = onnx.load(tmp_path / "small.onnx").graph
+    assert all(
+        tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < 4096 for tensor in graph.initializer
+    )
+    assert not Classifier.load(tmp_path / "small.onnx").explains
 
 
 def other_classes(whole: Path, out: Path) -> None:
