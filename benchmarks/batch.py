@@ -1,6 +1,6 @@
 """How fast `sslbt score` is, as a ratio to bare decoding and a bare session on all cores, and in how much memory.
 
-    python benchmarks/batch.py FOLDER [--model CLASSIFIER.onnx] [--limit 512] [--rounds 5]
+    python benchmarks/batch.py FOLDER [--model CLASSIFIER.onnx] [--limit 1000] [--rounds 5]
     python benchmarks/batch.py FOLDER --rows 20000,200000     # memory, by rows of a Parquet file of 64 x 64 pixels
 
 FOLDER holds .mat files; PNG of the same pixels are made first. The limit is a loop that decodes a file (h5py, Pillow)
@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("--model", type=Path, default=RELEASED)
-    parser.add_argument("--limit", type=int, default=512, help="files")
+    parser.add_argument("--limit", type=int, default=1000, help="files")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", help="numbers of rows, commas between, to measure memory instead")
     given = parser.parse_args()

@@ -1,5 +1,6 @@
 """`score`: class and probabilities for every picture of a folder, zip or table."""
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -76,7 +77,7 @@ def figures(summary: Summary) -> dict[str, float]:
         "abstained": summary.abstained,
         **{f"share_{name}": count / answered for name, count in summary.labels.items()},
         "mean_confidence": summary.mean_confidence,
-        "files_per_second": summary.scored / summary.seconds,
+        "files_per_second": summary.scored / summary.seconds or math.nan,  # nothing was left to score
     }
 
 

@@ -12,7 +12,7 @@ from sslbt.data.formats import decode
 from sslbt.steps.controls import DUMB
 
 STAGES = {"prepare": 1, "pretrain-encoder": 1, "pretrain-contrastive": 1, "finetune": 3, "evaluate": 3}
-STAGES |= {"register": 1, "main": 1}
+STAGES |= {"register": 1, "main": 1, "score": 1}
 PICTURES = {
     "prepare": {"slices_by_class.png"},
     "pretrain-encoder": {"restored_epoch_0001.png", "restored_epoch_0002.png", "curves.png"},
@@ -20,6 +20,7 @@ PICTURES = {
     "finetune": {"labelled_slices.png"},
     "evaluate": {"confusion.png", "comparison.png", "reliability.png", "coverage.png"},
     "main": {"comparison.png"},
+    "score": {"confidence.png"},
 }
 
 
@@ -40,7 +41,7 @@ def test_every_step_is_a_finished_child_with_its_facts(finished):
         assert {f"config/{name}": str(value) for name, value in written.items()}.items() <= run.data.params.items()
         if run is not parent:
             assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        if run.data.tags["stage"] not in ("main", "register"):
+        if run.data.tags["stage"] not in ("main", "register", "score"):
             (used,) = run.inputs.dataset_inputs
             assert used.dataset.digest == run.data.tags["data_digest"]
             assert "split.csv" in artifacts(place, run, "split")
@@ -52,7 +53,7 @@ def test_test_patients_are_in_no_training(finished):
     place, _ = finished
     hashes = set()
     for run in place.runs():
-        if run.data.tags["stage"] in ("main", "register"):
+        if run.data.tags["stage"] in ("main", "register", "score"):
             continue
         folder = place.client.download_artifacts(run.info.run_id, "split")
         table = pd.read_csv(f"{folder}/split.csv", dtype=str)
@@ -130,7 +131,7 @@ def test_the_same_command_again_reuses_every_step(finished, main_command):
     code, said = place.mlflow_run(*main_command, "-P", f"output={place.folder}/again.csv")
     assert code == 0, said
     assert said.count("reusing run") == 10
-    assert len(place.runs()) == before + 1
+    assert len(place.runs()) == before + 2  # main and score
     pd.testing.assert_frame_equal(*(pd.read_csv(place.folder / f"{name}.csv") for name in ("scores", "again")))
 
 
