@@ -12,8 +12,8 @@ from sslbt.evaluation.metrics import Predictions, evaluate, paired_table
 from sslbt.evaluation.results import HEADLINE
 from sslbt.steps.told import PREDICTIONS
 from sslbt.tracking import registry
-from sslbt.tracking.models import get_run
 from sslbt.tracking.run import CONFIG, Run
+from sslbt.tracking.store import get_run
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_auroc", "ece", "patient_accuracy", HEADLINE)
 

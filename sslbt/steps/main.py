@@ -21,9 +21,9 @@ from sslbt.steps.judge import NAMES
 from sslbt.steps.score import score
 from sslbt.terminal import say
 from sslbt.tracking import registry
-from sslbt.tracking.models import get_run
 from sslbt.tracking.resume import interrupted_run
 from sslbt.tracking.run import Run, step_key
+from sslbt.tracking.store import get_run
 
 PROJECT = Path(sslbt.__file__).parent.parent
 METRIC = f"test/{HEADLINE}"

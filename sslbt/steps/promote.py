@@ -11,8 +11,8 @@ from sslbt.evaluation.metrics import Predictions, classes_of, paired_table
 from sslbt.steps.told import PREDICTIONS
 from sslbt.terminal import say
 from sslbt.tracking import registry
-from sslbt.tracking.models import get_run
 from sslbt.tracking.run import Run
+from sslbt.tracking.store import get_run
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from sslbt.steps.told import PREDICTIONS
 from sslbt.steps.variant import offer_smaller
 from sslbt.terminal import say
 from sslbt.tracking import registry
-from sslbt.tracking.models import CLASSIFIER, ONNX, checkpoint_file, get_run
+from sslbt.tracking.models import CLASSIFIER, ONNX, checkpoint_file
 from sslbt.tracking.run import CONFIG, Run
+from sslbt.tracking.store import get_run
 from sslbt.training import checkpoint
 
 

@@ -1,7 +1,6 @@
 """`score`: class and probabilities for every picture of a folder, zip or table."""
 
 import math
-import re
 import shutil
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from serve.batch_summary import Summary
 from sslbt.config import Score
 from sslbt.data.slices import first_line
 from sslbt.terminal import say
-from sslbt.tracking import registry
 from sslbt.tracking.models import onnx_file
-from sslbt.tracking.store import trouble
+from sslbt.tracking.served import REGISTRY, latest, parts
 
 SMALL = 2**23  # bytes: a table up to this is in the run as a whole
 FIRST = 1000  # rows of a larger one
@@ -28,14 +26,20 @@ def score(cfg: Score) -> None:
     The run is opened when the table is there: no store that is slow, full or down may cost it.
     """
     output = Path(cfg.output).expanduser()
-    model = onnx_file(cfg.model)
-    address = re.fullmatch("models:/([^/@]+)[/@]([^/@]+)", cfg.model)
-    registered = f"{address[1]}/{registry.version(*address.groups()).version}" if address else ""
+    if cfg.model.startswith(REGISTRY):
+        version, model = latest(cfg.model)
+        registered = f"{parts(cfg.model)[0]}/{version}"
+    else:
+        model, registered = onnx_file(cfg.model), ""
     summary = score_batch(model, Path(cfg.input).expanduser(), output)
     say(f"{output}: {summary}")
     try:
         log(cfg, summary, registered, output)
+    except ModuleNotFoundError as error:
+        say(f"no run of it in MLflow: that needs all of requirements.txt, and {error.name} is missing")
     except Exception as error:  # of any library between here and the store
+        from sslbt.tracking.store import trouble  # MLflow is there now
+
         said = trouble(error) or first_line(error)
         say(f"WARNING: {output} is complete, but MLflow has no whole run of it ({said})")
 

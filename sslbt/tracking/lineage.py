@@ -8,9 +8,11 @@ from mlflow.entities.model_registry import ModelVersion
 
 from serve.session import Classifier
 from sslbt.errors import UserError
-from sslbt.tracking.models import CLASSIFIER, ENCODER, RUN_ID, get_run, onnx_file
+from sslbt.tracking.models import CLASSIFIER, ENCODER, RUN_ID, onnx_file
 from sslbt.tracking.registry import version
 from sslbt.tracking.run import CONFIG
+from sslbt.tracking.served import REGISTRY, parts
+from sslbt.tracking.store import get_run
 from sslbt.training.checkpoint import load
 
 Facts = dict[str, str]
@@ -33,7 +35,7 @@ def lineage(model: str) -> dict[str, Facts]:
     Raises:
         UserError: no such model.
     """
-    if model.startswith("models:/"):
+    if model.startswith(REGISTRY):
         own = _version(model)
         found = {"model version": _of_version(own)}
         return found | _of_classifier(own.tags.get("classifier", ""), own.tags.get("evaluation", ""))
@@ -55,10 +57,7 @@ def lineage(model: str) -> dict[str, Facts]:
 
 
 def _version(address: str) -> ModelVersion:
-    parts = re.fullmatch("models:/([^/@]+)[/@]([^/@]+)", address)
-    if not parts:
-        raise UserError(f"{address}: no registry address; give models:/NAME@ALIAS or models:/NAME/NUMBER")
-    return version(*parts.groups())
+    return version(*parts(address))
 
 
 def _with_versions(classifier: str, evaluation: str = "") -> dict[str, Facts]:

@@ -20,9 +20,7 @@ from mlflow.exceptions import MlflowException
 from serve.package import log_arguments
 from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
-from sslbt.evaluation.metrics import read_table
-from sslbt.tracking.models import get_run
-from sslbt.tracking.store import absent
+from sslbt.tracking.store import absent, get_run
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 FINISHED = "attributes.status = 'FINISHED' and tags.stage = 'evaluate' and tags.split != 'none'"
@@ -162,4 +160,6 @@ def evaluation_like(evaluation: str, version: ModelVersion) -> str | None:
 
 def predictions_of(run_id: str, path: str) -> pd.DataFrame:
     """The table of predictions an evaluation logged."""
+    from sslbt.evaluation.metrics import read_table  # needs scikit-learn, which a service may lack
+
     return read_table(io.StringIO(mlflow.artifacts.load_text(f"runs:/{run_id}/{path}")))

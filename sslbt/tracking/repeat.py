@@ -5,8 +5,8 @@ import shlex
 from sslbt.config import STAGES
 from sslbt.errors import UserError
 from sslbt.parameters import preset_values
-from sslbt.tracking.models import get_run
 from sslbt.tracking.run import CONFIG
+from sslbt.tracking.store import get_run
 
 
 def command(run_id: str) -> str:

@@ -1,9 +1,14 @@
-"""The tracking store: telling "there is no such thing" from "the store can't say"."""
+"""The tracking store: what it holds, and telling "there is no such thing" from "the store can't say"."""
 
 import os
+from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+
+from sslbt.errors import UserError
 
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -27,3 +32,51 @@ def trouble(error: Exception) -> str:
     if "failed with exception" in said:
         return f"{uri}: no answer; is the server up, and is MLFLOW_TRACKING_URI its address?"
     return ""
+
+
+def get_run(run_id: str) -> Run:
+    """A run of the tracking store.
+
+    Raises:
+        UserError: there is none of this id, and where was looked.
+    """
+    try:
+        return MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        if not absent(error):
+            raise
+        raise UserError(
+            f"{run_id}: no such run in {mlflow.get_tracking_uri()}; look in the UI, or set MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def registered_by(address: str) -> str:
+    """The id of the run that registered a model.
+
+    Raises:
+        UserError: no such model, or one that no run of sslbt registered.
+    """
+    try:
+        run_id = mlflow.models.get_model_info(address).run_id
+    except (MlflowException, OSError) as error:
+        if trouble(error):
+            raise
+        said = str(error).splitlines()[0]
+        raise UserError(f"{address}: no such model in {mlflow.get_registry_uri()} ({said})") from error
+    if not run_id:
+        raise UserError(f"{address}: no run of sslbt registered it; give one that `sslbt register` made")
+    return run_id
+
+
+def download(uri: str, problem: str, to: Path | None = None) -> Path:
+    """A file of a run or a model; into a folder, or wherever MLflow puts it.
+
+    Raises:
+        UserError: it is not there; `problem` begins the sentence.
+    """
+    try:
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(to) if to else None))
+    except (MlflowException, OSError) as error:
+        if trouble(error):
+            raise
+        raise UserError(f"{problem} ({str(error).splitlines()[0]})") from error

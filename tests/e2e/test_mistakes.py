@@ -68,9 +68,9 @@ def test_a_failing_step_fails_main(place, tmp_path, phantoms):
         (["evaluate", "--model", "0" * 32], "no such run"),
         (["register", "--run", "0" * 32], "no such run"),
         (["register"], "run evaluate first"),
-        (["score", "--input", "1.mat"], "no such model"),
+        (["score", "--input", "1.mat"], "brain-tumor-classifier: no champion in sqlite"),
         (["score", "--input", "1.mat", "--model", "gone.onnx"], "gone.onnx: no such file"),
-        (["serve", "--model", "models:/nobody@champion"], "models:/nobody@champion: no such model"),
+        (["serve", "--model", "models:/nobody@champion"], "nobody: no champion in sqlite"),
     ],
 )
 def test_unknown_models(place, phantoms, words, sentence):

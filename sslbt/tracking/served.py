@@ -1,0 +1,78 @@
+"""Which version a registry address means, and its ONNX file, kept so that a service starts without asking first."""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+from sslbt.data.source import cache_folder, once
+from sslbt.errors import UserError
+
+REGISTRY = "models:/"  # how an address begins
+FILE = "classifier.onnx"
+
+
+def parts(address: str) -> tuple[str, str]:
+    """Name of the model, and alias or number of the version.
+
+    Raises:
+        UserError: it is no registry address.
+    """
+    found = re.fullmatch(f"{REGISTRY}([^/@]+)[/@]([^/@]+)", address)
+    if not found:
+        raise UserError(f"{address}: no registry address; give models:/NAME@ALIAS or models:/NAME/NUMBER")
+    return found[1], found[2]
+
+
+def latest(address: str) -> tuple[str, Path]:
+    """Number and ONNX file of the version that an address means now; every version's file is fetched once.
+
+    Raises:
+        UserError: there is no such version, or it is no classifier of sslbt.
+    """
+    import mlflow
+
+    from sslbt.tracking import registry, store
+
+    own = registry.version(*parts(address))
+    number = str(own.version)
+    key = _key(mlflow.get_registry_uri(), own.name, number, str(own.source))  # numbers begin anew for a deleted name
+
+    def fetch(folder: Path) -> None:
+        uri = f"{REGISTRY}{own.name}/{number}/artifacts/{FILE}"
+        os.replace(store.download(uri, f"{address}: version {number} has no {FILE}", folder), folder / FILE)
+
+    folder = once(_folder() / key, fetch)
+    _remember(address, number, key)
+    return number, folder / FILE
+
+
+def remembered(address: str) -> tuple[str, Path] | None:
+    """What `latest` found last on this machine, without asking the registry."""
+    try:
+        number, key = json.loads(_note(address).read_text())
+    except (OSError, ValueError):
+        return None
+    file = _folder() / key / FILE
+    return (number, file) if file.is_file() else None
+
+
+def _remember(address: str, number: str, key: str) -> None:
+    partial = _note(address).with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps([number, key]))
+    os.replace(partial, _note(address))
+
+
+def _note(address: str) -> Path:
+    """The same address means something else in another store; a store may be a file of the current folder."""
+    stores = [os.environ.get(f"MLFLOW_{kind}_URI", "") for kind in ("TRACKING", "REGISTRY")]
+    return _folder() / f"{_key(address, *stores, os.getcwd())}.json"
+
+
+def _folder() -> Path:
+    return cache_folder() / "served"
+
+
+def _key(*facts: str) -> str:
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
