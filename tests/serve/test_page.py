@@ -420,6 +420,8 @@ def test_what_is_removed_stays_away(open_page, address, phantoms):
     page.unroute("**/predict*")
     give(page, phantoms[5])
     expect(page.locator("#results > li")).to_have_count(1)
+    said = page.get_by_role("log").locator("p").all_text_contents()
+    assert [own.split(":")[0] for own in said] == ["Cleared", phantoms[5].name]
 
 
 def test_the_key_is_asked_for_and_sent(start, open_page, phantoms):
