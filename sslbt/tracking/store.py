@@ -7,6 +7,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
 from sslbt.errors import UserError
 
@@ -19,10 +20,12 @@ def absent(error: MlflowException) -> bool:
 
 
 def trouble(error: Exception) -> str:
-    """One sentence where a tracking server does not answer or does not let this user in; empty for anything else."""
+    """One sentence where a store does not answer or does not let this user in; empty for anything else."""
+    uri, said = mlflow.get_tracking_uri(), str(error)
+    if isinstance(error, OperationalError):
+        return f"{uri}: can't be opened ({error.orig}); is it what MLFLOW_TRACKING_URI should be?"
     if not isinstance(error, MlflowException):
         return ""
-    uri, said = mlflow.get_tracking_uri(), str(error)
     user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     if "error code 401" in said:
         given = f"{user} with this password is not known there" if user else "it asks who you are"

@@ -4,11 +4,14 @@ import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from unittest import mock
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
 from sslbt.cli import main
 from sslbt.tracking import registry
@@ -93,3 +96,11 @@ def test_what_is_not_there_is_absent(experiment: str) -> None:
     assert absent(caught.value)
     assert trouble(caught.value) == trouble(ValueError("401")) == ""
     assert registry.champion("nothing of this name") is None
+
+
+def test_a_file_that_can_not_be_opened_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OperationalError) as caught:
+        create_engine(f"sqlite:///{tmp_path}/gone/mlflow.db").connect()
+    said = trouble(caught.value)
+    assert said.startswith(mlflow.get_tracking_uri())
+    assert "can't be opened (unable to open database file)" in said
