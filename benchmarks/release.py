@@ -3,11 +3,13 @@
     python benchmarks/release.py DATA ENCODER CLASSIFIER [--folder FOLDER]
 
 ENCODER and CLASSIFIER are checkpoints, the second fine-tuned from the first; DATA is what they learnt from. Every slice
-of it is asked twice: the rounded classifier has to answer as the one given, the ONNX file as the rounded one. What
-both have seen stays in them, so that nobody judges them on it; paths of this machine don't.
+of it is asked twice: the rounded classifier has to answer as the one given, the ONNX file as the rounded one, which
+gets a reference for drift from the patients that validate. What both have seen stays in them, so that nobody judges
+them on it; paths of this machine don't.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from torch import Tensor
 
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.source import Source
+from sslbt.data.splits import make_split
 from sslbt.errors import UserError
 from sslbt.evaluation.features import logits
 from sslbt.export.onnx import Deployed, export
 from sslbt.export.parity import check
+from sslbt.steps.reference import store_reference
 from sslbt.steps.register import raw_slices
 from sslbt.tracking.models import CLASSIFIER, ENCODER, ONNX, RELEASED, RELEASED_FOLDER
 from sslbt.training import checkpoint
@@ -54,6 +58,8 @@ def release(source: Source, encoder: Path, classifier: Path, folder: Path) -> No
     model, about = checkpoint.load_classifier(to_classifier)
     deployed = Deployed(model, checkpoint.load_outlier(to_classifier), about)
     export(deployed, about, to_onnx)
+    split = make_split(cache.table, about["split"], cache.classes)
+    store_reference(to_onnx, about, cache, split, partial(raw_slices, source))
     raw = (pixels for _, pixels in raw_slices(source, cache.table))
     parity = check(deployed, to_onnx, raw)
     print(f"ONNX: probabilities at most {parity.difference:.1e} from torch, over {parity.slices} slices")

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import mlflow
 import numpy as np
@@ -17,6 +18,7 @@ from sslbt.errors import UserError
 from sslbt.export.onnx import Deployed, export
 from sslbt.export.parity import check
 from sslbt.steps.promote import decide
+from sslbt.steps.reference import store_reference
 from sslbt.steps.told import PREDICTIONS
 from sslbt.steps.variant import offer_smaller
 from sslbt.terminal import say
@@ -44,6 +46,8 @@ def register(cfg: Register, run: Run) -> None:
         data = source_of(best)
         cache = prepare(data)
         asked = cache.table[cache.table.file.isin(test.file)]
+        split = make_split(cache.table, best.data.tags["split"], cache.classes)
+        store_reference(path, about, cache, split, partial(raw_slices, data))
         parity = check(deployed, path, (pixels for _, pixels in raw_slices(data, asked)))
         if parity.slices != len(test):
             raise UserError(
@@ -53,7 +57,6 @@ def register(cfg: Register, run: Run) -> None:
         run.metrics({"parity/slices": float(parity.slices), "parity/difference": parity.difference})
         tags = {"evaluation": best.info.run_id, "classifier": about["run_id"], "pretrained": about["pretrained"]}
         tags |= {key: best.data.tags[key] for key in ("data_digest", "split_hash", "labels", "way", "synthetic")}
-        split = make_split(cache.table, best.data.tags["split"], cache.classes)
         offer_smaller(path, split, cache, labelled(raw_slices(data, asked), test, about["classes"]), run)
         version = registry.log_model(path, cfg.name, tags)
     run.describe(f"register {cfg.name} version {version.version}", **tags)

@@ -33,6 +33,7 @@ ABOUT: dict[str, Any] = {
     "run_id": "0" * 32,
     "code_version": "abc",
     "data_digest": "d",
+    "split": "all",
     "split_hash": "s",
     "synthetic": True,
     "seen": SEEN[:1],
