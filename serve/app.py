@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -24,7 +26,8 @@ from serve.pictures import from_bytes, from_value
 from serve.pool import Busy, Pool
 from serve.problems import problem
 from serve.schema import INVOCATIONS, PREDICT
-from serve.shown import describe, for_people
+from serve.session import Classifier, Row, Scores
+from serve.shown import NO_DRIFT, describe, drift_of, for_people
 from sslbt.errors import UserError
 
 PAGE = Path(__file__).with_name("page.html")
@@ -43,10 +46,25 @@ def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> F
         key: what callers have to send as `Authorization: Bearer KEY`; empty for none.
         max_bytes: of a request's body.
     """
-    app = FastAPIOffline(title="sslbt", version=sslbt.__version__, description=ABOUT, redoc_url=None)
+
+    @asynccontextmanager
+    async def until_the_end(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await to_thread.run_sync(pool.close)
+        await to_thread.run_sync(current.close)
+
+    about = {"title": "sslbt", "version": sslbt.__version__, "description": ABOUT}
+    app = FastAPIOffline(**about, redoc_url=None, lifespan=until_the_end)
     metrics = Metrics(lambda: pool.waiting)
-    pool = Pool(lambda rows, scores: metrics.saw(rows))
     page, policy = _page()
+
+    def saw(asked: Classifier, rows: list[Row], scores: Scores) -> None:
+        metrics.saw(rows)
+        model = current.model
+        if model.drift and model.classifier is asked:
+            model.drift.add(scores)
+
+    pool = Pool(saw)
 
     def room() -> None:
         try:
@@ -86,13 +104,16 @@ def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> F
         """What is known of the model in service."""
         return describe(current.model)
 
+    @app.get("/drift")
+    async def drift() -> dict[str, Any]:
+        """Are the last pictures like those that the model was judged on?"""
+        model = current.model
+        return {"model_version": model.version, **(drift_of(model.drift) if model.drift else NO_DRIFT)}
+
     @app.get("/metrics")
     async def counted() -> Response:
         """For Prometheus."""
-        model = current.model
-        metrics.model.clear()
-        metrics.model.labels(model.name, model.version, model.classifier.metadata["run_id"]).set(1)
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+        return Response(metrics.text(current.model), media_type="text/plain; version=0.0.4")
 
     @app.get("/", include_in_schema=False)
     async def show() -> HTMLResponse:

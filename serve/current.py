@@ -2,24 +2,29 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from serve.drift import Drift, Reference
 from serve.session import Classifier
 
 LOOK_EVERY = 5.0  # seconds
+CLOSING = 10.0  # seconds; a look that takes longer is left alone
 log = logging.getLogger("uvicorn.error")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Model:
-    """A classifier and what it is called."""
+    """A classifier, what it is called, and whether what it sees drifts; older files hold no reference to tell by."""
 
     classifier: Classifier
     name: str
     version: str
+
+    def __post_init__(self) -> None:
+        reference = Reference.from_metadata(self.classifier.metadata)
+        self.drift = Drift(reference) if reference else None
 
 
 class Current:
@@ -27,6 +32,8 @@ class Current:
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self._ended = threading.Event()
+        self._watcher: threading.Thread | None = None
 
     def watch(self, latest: Callable[[], tuple[str, Path]], every: float = LOOK_EVERY) -> None:
         """Look for another version now and every few seconds, in a thread of its own, and take it once it is loaded.
@@ -36,11 +43,18 @@ class Current:
                 in service stays.
             every: seconds between two looks.
         """
-        threading.Thread(target=self._watch, args=(latest, every), daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, args=(latest, every), daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        if self._watcher:
+            self._watcher.join(CLOSING)
 
     def _watch(self, latest: Callable[[], tuple[str, Path]], every: float) -> None:
         said = ""
-        while True:
+        while not self._ended.is_set():
             try:
                 version, path = latest()
                 if version != self.model.version:
@@ -51,4 +65,4 @@ class Current:
                 if said != str(error):
                     said = str(error)
                     log.warning("version %s stays in service: %s", self.model.version, said)
-            time.sleep(every)
+            self._ended.wait(every)

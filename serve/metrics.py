@@ -7,6 +7,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.current import Model
 from serve.session import Row
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
@@ -31,6 +32,8 @@ class Metrics:
         self.unreadable = Counter("sslbt_unreadable", "Files without a picture", **own)
         self.confidence = Histogram("sslbt_confidence", "Of the class found", buckets=SHARES, **own)
         self.model = Gauge("sslbt_model_info", "1 for the model in service", ["name", "version", "run_id"], **own)
+        self.drift = Gauge("sslbt_drift", "Beside its limit: above 1 is an alarm", ["quantity"], **own)
+        self.drift_slices = Gauge("sslbt_drift_slices", "The last pictures, which drift is about", **own)
         Gauge("sslbt_waiting_pictures", "Not yet begun", **own).set_function(waiting)
 
     def saw(self, rows: list[Row]) -> None:
@@ -45,8 +48,16 @@ class Metrics:
             if row["abstain"]:
                 self.abstained.inc()
 
-    def text(self) -> bytes:
-        """All of them, as Prometheus reads them."""
+    def text(self, model: Model) -> bytes:
+        """All of them, as Prometheus reads them, while this model is in service."""
+        self.model.clear()
+        self.model.labels(model.name, model.version, model.classifier.metadata["run_id"]).set(1)
+        self.drift.clear()
+        if model.drift:
+            report = model.drift.report()
+            self.drift_slices.set(report.slices)
+            for name, quantity in report.quantities.items():
+                self.drift.labels(name).set(quantity.ratio)
         return generate_latest(self.registry)
 
 

@@ -58,10 +58,10 @@ class Pool:
     """As many threads as cores, each decoding and scoring; ONNX Runtime and the decoders let go of Python meanwhile.
 
     Args:
-        seen: told of every batch: its size, rows and scores, for metrics.
+        seen: told of every batch: who was asked, rows and scores, for metrics.
     """
 
-    def __init__(self, seen: Callable[[list[Row], Scores], None], threads: int | None = None) -> None:
+    def __init__(self, seen: Callable[[Classifier, list[Row], Scores], None], threads: int | None = None) -> None:
         self.threads = threads or len(os.sched_getaffinity(0))
         self.capacity = WAITING * self.threads
         self._seen = seen
@@ -151,7 +151,7 @@ class Pool:
         readable = [picture for picture in pictures if isinstance(picture, np.ndarray)]
         scores = first.classifier.scores(readable, first.saliency)
         rows = list(first.classifier.told(pictures, scores))
-        self._seen(rows, scores)
+        self._seen(first.classifier, rows, scores)
         each = iter(range(len(readable)))
         for (request, place), picture, row in zip(pieces, pictures, rows, strict=True):
             own = scores.of(next(each)) if isinstance(picture, np.ndarray) else None

@@ -4,10 +4,12 @@ from typing import Any
 
 import serve.preview as small
 from serve.current import Model
+from serve.drift import Drift
 from serve.pictures import Picture
 from serve.session import STRANGER, Row, Scores
 from sslbt.errors import UserError
 
+NO_DRIFT = {"sentence": "This model's file holds no reference; export it again to be told of drift."}
 KNOWN = ("run_id", "version", "data_digest", "split_hash")
 
 
@@ -36,6 +38,13 @@ def for_people(picture: Picture, row: Row, scores: Scores | None, preview: bool,
         maps = scores.saliency if scores else None
         shown["saliency"] = None if readable is None or maps is None else small.overlay_url(readable, maps[0])
     return row | shown
+
+
+def drift_of(drift: Drift) -> dict[str, Any]:
+    """A sentence, the figures, and of each class its share among the last pictures and in the reference."""
+    report = drift.report()
+    shares = {name: {"now": now, "reference": before} for name, (now, before) in report.shares.items()}
+    return {"sentence": report.sentence(), **report.as_metrics(), "shares": shares}
 
 
 def status(row: Row) -> str:

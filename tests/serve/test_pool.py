@@ -38,7 +38,7 @@ class Gate:
 
 
 def test_every_caller_gets_its_own_answers_in_order(classifier, pictures):
-    pool = Pool(lambda rows, scores: None, threads=3)
+    pool = Pool(lambda *seen: None, threads=3)
     bad = UserError("x.png: broken")
     asked = [[*pictures[first : first + 5], bad, *pictures[first + 5 : first + 9]] for first in range(0, 50, 5)]
 
@@ -58,7 +58,7 @@ def test_every_caller_gets_its_own_answers_in_order(classifier, pictures):
 
 def test_what_queued_meanwhile_goes_together_and_nobody_waits_for_company(classifier, pictures):
     gate, seen = Gate(classifier), []
-    pool = Pool(lambda rows, scores: seen.append(len(rows)), threads=1)
+    pool = Pool(lambda asked, rows, scores: seen.append(len(rows)), threads=1)
 
     async def ask_all():
         tasks = []
@@ -79,7 +79,7 @@ def test_what_queued_meanwhile_goes_together_and_nobody_waits_for_company(classi
 
 def test_other_models_never_answer_together(classifier, pictures):
     one, two = Gate(classifier), Gate(classifier)
-    pool = Pool(lambda rows, scores: None, threads=1)
+    pool = Pool(lambda *seen: None, threads=1)
 
     async def ask_all():
         tasks = [asyncio.create_task(pool.score((one, two)[i % 2], [lambda: pictures[0]], row_only)) for i in range(6)]
@@ -95,7 +95,7 @@ def test_other_models_never_answer_together(classifier, pictures):
 
 def test_past_capacity_it_refuses_at_once_and_keeps_what_it_took(classifier, pictures):
     gate = Gate(classifier)
-    pool = Pool(lambda rows, scores: None, threads=1)
+    pool = Pool(lambda *seen: None, threads=1)
 
     async def ask_all():
         first = asyncio.create_task(pool.score(gate, [lambda: pictures[0]], row_only))
@@ -121,7 +121,7 @@ def test_past_capacity_it_refuses_at_once_and_keeps_what_it_took(classifier, pic
 
 def test_a_caller_that_has_gone_is_nobody_elses_trouble(classifier, pictures):
     gate = Gate(classifier)
-    pool = Pool(lambda rows, scores: None, threads=1)
+    pool = Pool(lambda *seen: None, threads=1)
 
     async def ask_all():
         gone = asyncio.create_task(pool.score(gate, [lambda: pictures[0]], row_only))
@@ -137,7 +137,7 @@ def test_a_caller_that_has_gone_is_nobody_elses_trouble(classifier, pictures):
 
 
 def test_a_fault_reaches_its_callers_and_the_next_is_answered(classifier, pictures):
-    pool = Pool(lambda rows, scores: None, threads=1)
+    pool = Pool(lambda *seen: None, threads=1)
 
     def fault():
         raise ZeroDivisionError
