@@ -34,6 +34,7 @@ from serve.batch import score
 
 RELEASED = Path(__file__).parents[1] / "sslbt/released/classifier.onnx"
 CORES = len(os.sched_getaffinity(0))
+PROCESSES = "limit, processes"
 CHUNK = 8  # files a process gets at once
 session: ort.InferenceSession
 
@@ -54,10 +55,11 @@ def bare(path: Path) -> np.ndarray:
     return session.run(["probabilities", "strangeness"], {"image": pixels[None].astype(np.float32)})[0]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """By the clock, and of this process's computing."""
+    began, computed = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - computed
 
 
 def speed(model: Path, files: list[Path], rounds: int) -> None:
@@ -70,18 +72,23 @@ def speed(model: Path, files: list[Path], rounds: int) -> None:
     ):
         ways = {
             "limit, threads": lambda: list(threads.map(bare, files)),
-            "limit, processes": lambda: list(processes.map(bare, files, chunksize=CHUNK)),
+            PROCESSES: lambda: list(processes.map(bare, files, chunksize=CHUNK)),
             "sslbt score": lambda: score(model, folder, folder / "scores.parquet"),
         }
         list(processes.map(bare, files[: 4 * CORES * CHUNK], chunksize=CHUNK))  # all have started
         rate: dict[str, list[float]] = {name: [] for name in ways}
+        computing: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, way in ways.items():
-                rate[name].append(count / seconds(way))
+                taken, computed = seconds(way)
+                rate[name].append(count / taken)
+                computing[name].append(1000 * computed / count)
+    kind = files[0].suffix[1:]
     for name, own in rate.items():
-        print(f"{files[0].suffix[1:]:4} {name:18} {statistics.median(own):7.1f} files/s")
+        spent = "" if name == PROCESSES else f", {statistics.median(computing[name]):5.2f} ms of a core a file"
+        print(f"{kind} {name:16} {statistics.median(own):6.1f} files/s{spent}")
     ratio = [ours / max(limits) for *limits, ours in zip(*rate.values(), strict=True)]
-    print(f"{files[0].suffix[1:]:4} ratio {statistics.median(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f})")
+    print(f"{kind} ratio {statistics.median(ratio):.2f} ({min(ratio):.2f} to {max(ratio):.2f})", flush=True)
 
 
 def memory(model: Path, rows: int, folder: Path) -> None:
@@ -97,7 +104,7 @@ def memory(model: Path, rows: int, folder: Path) -> None:
     with PeakMemory() as before:
         time.sleep(0.5)
     with PeakMemory() as held:
-        took = seconds(lambda: subprocess.run([sys.executable, "-c", code, model, source, output], check=True))
+        took, _ = seconds(lambda: subprocess.run([sys.executable, "-c", code, model, source, output], check=True))
     assert pq.read_metadata(output).num_rows == rows
     print(f"{rows} rows: {(held.peak - before.peak) / 2**20:.0f} MiB, {rows / took:.0f} rows/s", flush=True)
 

@@ -27,6 +27,8 @@ from sslbt.terminal import say
 AHEAD = 32  # files a core that wait for an earlier one
 MEMORY = 2**28  # bytes of them
 ROWS, SECONDS = 1024, 30.0  # a part has so many rows or took so long: no more is lost by a kill
+DRIFT_FILES = 10_000  # of more, some are left out, evenly
+FURTHER = (pa.field("strangeness", pa.float32()), pa.field("features", pa.list_(pa.float32())))  # of parts, for drift
 QUIET = 60.0  # seconds between lines of progress where there is no terminal
 
 
@@ -51,6 +53,7 @@ def score(model: Path, source: Path, output: Path) -> Summary:
     given = open_input(source)
     if output.exists() and output.samefile(source):
         raise UserError(f"{output}: is the input; give the output another name")
+    summary = Summary(classifier)
     columns = _columns(classifier)
     facts = {
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
@@ -60,9 +63,9 @@ def score(model: Path, source: Path, output: Path) -> Summary:
     try:
         if output.is_dir():
             raise IsADirectoryError(0, "it is a folder")
-        parts = Parts(output, pa.schema(columns), facts)
+        parts = Parts(output, pa.schema([*columns, *FURTHER]), facts)
         try:
-            summary = _score_the_rest(classifier, given, source, parts)
+            _score_the_rest(classifier, given, source, parts, summary)
             parts.join([field.name for field in columns], summary.add)
             parts.remove()
         finally:
@@ -75,12 +78,13 @@ def score(model: Path, source: Path, output: Path) -> Summary:
     return summary
 
 
-def _score_the_rest(classifier: Classifier, given: Input, source: Path, parts: Parts) -> Summary:
+def _score_the_rest(classifier: Classifier, given: Input, source: Path, parts: Parts, summary: Summary) -> None:
     if parts.done:
         say(f"{parts.folder}: {parts.done} files are scored already; going on from there")
     first, began = parts.done, time.monotonic()
     held: list[Row] = []
     done, kept = first, began
+    every = max(1, (given.total or 0) // DRIFT_FILES) if summary.drift else 0
     pace = 0.1 if sys.stderr.isatty() else QUIET
     with tqdm(
         desc="score",
@@ -91,7 +95,7 @@ def _score_the_rest(classifier: Classifier, given: Input, source: Path, parts: P
         maxinterval=max(10, pace),
         delay=pace,
     ) as bar:
-        for done, rows in enumerate(_scored(classifier, given.start_at(first)), first + 1):
+        for done, rows in enumerate(_scored(classifier, given.start_at(first), first, every), first + 1):
             held += rows
             bar.update()
             if len(held) >= ROWS or time.monotonic() - kept > SECONDS:
@@ -102,7 +106,7 @@ def _score_the_rest(classifier: Classifier, given: Input, source: Path, parts: P
     if not done:
         parts.remove()
         raise UserError(f"{source}: holds no slice; is it the right folder or download?")
-    return Summary(classifier, done, done - first, time.monotonic() - began)
+    summary.files, summary.scored, summary.seconds = done, done - first, time.monotonic() - began
 
 
 def _columns(classifier: Classifier) -> list[pa.Field]:
@@ -112,9 +116,10 @@ def _columns(classifier: Classifier) -> list[pa.Field]:
     return [pa.field(*one) for one in told]
 
 
-def _scored(classifier: Classifier, files: Iterator[File]) -> Iterator[list[Row]]:
-    """The rows of each file, in order. Each is read, decoded and scored in one thread, which nothing else waits for.
+def _scored(classifier: Classifier, files: Iterator[File], first: int, every: int) -> Iterator[list[Row]]:
+    """The rows of each file, in order, with what drift is told by for one of `every` files, counted from `first`.
 
+    Each is read, decoded and scored in one thread, which nothing else waits for.
     Decoders and the session compute without Python's lock. A batch of several pictures is no faster on a CPU, and so
     what a file gets never depends on its neighbours.
     """
@@ -123,9 +128,9 @@ def _scored(classifier: Classifier, files: Iterator[File]) -> Iterator[list[Row]
     ahead: deque[tuple[int, Future[list[Row]]]] = deque()
     held = 0
     try:
-        for name, reader in files:
+        for number, (name, reader) in enumerate(files, first):
             size = reader.size if isinstance(reader, Held) else 0
-            ahead.append((size, pool.submit(_rows, classifier, name, reader)))
+            ahead.append((size, pool.submit(_rows, classifier, name, reader, bool(every) and number % every == 0)))
             held += size
             while len(ahead) > AHEAD * cores or (held > MEMORY and len(ahead) > 1):
                 size, future = ahead.popleft()
@@ -137,7 +142,8 @@ def _scored(classifier: Classifier, files: Iterator[File]) -> Iterator[list[Row]
         pool.shutdown(cancel_futures=True)
 
 
-def _rows(classifier: Classifier, name: str, reader: Callable[[], bytes]) -> list[Row]:
+def _rows(classifier: Classifier, name: str, reader: Callable[[], bytes], whole: bool) -> list[Row]:
+    """The rows of one file; `whole` ones have `FURTHER` columns too."""
     found = all_from_bytes(_read(reader, name), name) or [(name, UserError(f"{name}: holds no slice"))]
     names, pictures = map(list, zip(*found, strict=True))
     good = [picture for picture in pictures if isinstance(picture, np.ndarray)]
@@ -149,6 +155,10 @@ def _rows(classifier: Classifier, name: str, reader: Callable[[], bytes]) -> lis
     rows = list(classifier.told(pictures, scores))
     for slice_, row in zip(names, rows, strict=True):
         row |= {"file": slice_, "model_version": classifier.metadata["run_id"]}
+    if whole:
+        had = (row for row, picture in zip(rows, pictures, strict=True) if isinstance(picture, np.ndarray))
+        for row, strangeness, features in zip(had, scores.strangeness, scores.features, strict=True):
+            row |= {"strangeness": strangeness, "features": features}
     return rows
 
 

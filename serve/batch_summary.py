@@ -4,10 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from serve.session import Classifier
+from serve.drift import Drift, Reference
+from serve.session import Classifier, Scores
 
 BINS = 20  # of confidence, from 0 to 1
+SLICES = 20_000  # at most that drift is told by
 
 
 class Summary:
@@ -23,10 +26,18 @@ class Summary:
         confidence: for each class, (2, BINS) rows by confidence: those answered, those abstained.
         mean_confidence: of the rows that have a class.
         scored, seconds: how many files were scored in this call, and how long it took.
+        drift: what rows that tell their features are like; None where the model's file holds nothing to compare with.
+
+    Raises:
+        UserError: what the model's file holds for that is damaged.
     """
 
-    def __init__(self, classifier: Classifier, files: int, scored: int, seconds: float) -> None:
-        self.about, self.files, self.scored, self.seconds = classifier.metadata, files, scored, seconds
+    def __init__(self, classifier: Classifier) -> None:
+        self.about = classifier.metadata
+        self.files = self.scored = 0
+        self.seconds = 0.0
+        reference = Reference.from_metadata(classifier.metadata)
+        self.drift = Drift(reference, SLICES) if reference else None
         self.rows = self.failed = self.abstained = 0
         self.labels = Counter(dict.fromkeys(classifier.classes, 0))
         self.confidence = {name: np.zeros((2, BINS), int) for name in classifier.classes}
@@ -37,7 +48,7 @@ class Summary:
         return self._sum / max(1, self.rows - self.failed)
 
     def add(self, table: pa.Table) -> None:
-        """Count further rows: columns label, confidence and abstain."""
+        """Count further rows: columns label, p_<class>, confidence, abstain, strangeness, features."""
         labels = table["label"].to_numpy()
         confidence = table["confidence"].to_numpy().astype(float)
         abstain = table["abstain"].to_numpy()
@@ -50,6 +61,11 @@ class Summary:
             for place, chosen in enumerate((own & ~abstain, own & abstain)):
                 counts[place] += np.histogram(confidence[chosen], BINS, (0, 1))[0]
         self.failed = self.rows - self.labels.total()
+        whole = table.filter(pc.is_valid(table["features"]))
+        if self.drift and len(whole):
+            probabilities = np.column_stack([whole[f"p_{name}"].to_numpy() for name in self.labels])
+            features = np.stack(whole["features"].to_numpy())
+            self.drift.add(Scores(probabilities, whole["strangeness"].to_numpy(), features))
 
     def __str__(self) -> str:
         each = ", ".join(f"{name} {count}" for name, count in self.labels.items())

@@ -33,6 +33,7 @@ def score(cfg: Score) -> None:
         model, registered = onnx_file(cfg.model), ""
     summary = score_batch(model, Path(cfg.input).expanduser(), output)
     say(f"{output}: {summary}")
+    say(drift(summary))
     try:
         log(cfg, summary, registered, output)
     except ModuleNotFoundError as error:
@@ -62,6 +63,7 @@ def log(cfg: Score, summary: Summary, registered: str, output: Path) -> None:
             model_code_version=summary.about.get("code_version", ""),
         )
         run.metrics({f"score/{fact}": value for fact, value in figures(summary).items()})
+        run.mark(**{"mlflow.note.content": f"{summary}. {drift(summary)}"})
         title = f"{name}: {summary.rows:,} slices, {summary.failed:,} of them not scored"
         run.figure("pictures/confidence.png", score_figure.confidence(summary.confidence, title))
         if output.stat().st_size <= SMALL:
@@ -69,6 +71,13 @@ def log(cfg: Score, summary: Summary, registered: str, output: Path) -> None:
                 shutil.copyfile(output, place)
         else:
             run.table("scores/first_rows.csv", first_rows(output))
+
+
+def drift(summary: Summary) -> str:
+    """Whether the slices are like those that the classifier was judged on, in a sentence."""
+    if summary.drift is None:
+        return "Nothing is said of drift: the model's file holds nothing to compare with; export the model again."
+    return summary.drift.report().sentence()
 
 
 def figures(summary: Summary) -> dict[str, float]:
@@ -82,6 +91,7 @@ def figures(summary: Summary) -> dict[str, float]:
         **{f"share_{name}": count / answered for name, count in summary.labels.items()},
         "mean_confidence": summary.mean_confidence,
         "files_per_second": summary.scored / summary.seconds or math.nan,  # nothing was left to score
+        **(summary.drift.report().as_metrics() if summary.drift else {}),
     }
 
 

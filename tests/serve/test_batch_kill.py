@@ -140,9 +140,9 @@ def scored_files(monkeypatch) -> list[str]:
     """The names of files that are scored from now on."""
     names, rows = [], batch._rows
 
-    def noted(classifier, name, reader):
+    def noted(classifier, name, *rest):
         names.append(name)
-        return rows(classifier, name, reader)
+        return rows(classifier, name, *rest)
 
     monkeypatch.setattr(batch, "_rows", noted)
     return names
