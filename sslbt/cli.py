@@ -17,7 +17,7 @@ from sslbt.config import STAGES, Training
 from sslbt.errors import UserError
 from sslbt.parameters import Config, unknown
 
-UNTRACKED = ("lineage", "serve")  # a run of their own only where `mlflow run` opened one
+UNTRACKED = ("layout", "lineage", "serve")  # a run of their own only where `mlflow run` opened one
 OPENS_ITS_OWN = "score"  # when its table is there
 PATIENCE = 30.0  # seconds
 WORDS = {"compare": "runs", "lineage": "model"}  # what may be given without its flag

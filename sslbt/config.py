@@ -252,6 +252,15 @@ class Serve(Config):
     port: Annotated[int, Field(description="port to listen at", ge=1, le=65535)] = 8080
 
 
+class Layout(Config):
+    """Write a model repository for Triton and KServe, or add the model to one as its newest version."""
+
+    model: Annotated[str, Field(description="registry address, run id, .onnx file or released", min_length=1)] = (
+        "models:/brain-tumor-classifier@champion"
+    )
+    output: Annotated[str, Field(description="the repository's folder", min_length=1)] = "model-repository"
+
+
 class Main(Data):
     """Everything: prepare, pretrain both ways, fine-tune, evaluate, register, score."""
 
@@ -325,4 +334,5 @@ STAGES: dict[str, type[Config]] = {
     "lineage": Lineage,
     "score": Score,
     "serve": Serve,
+    "layout": Layout,
 }

@@ -9,21 +9,19 @@ from serve.server import run
 from serve.session import Classifier
 from sslbt.config import Serve
 from sslbt.tracking.models import onnx_file
-from sslbt.tracking.served import REGISTRY, latest, parts, remembered
+from sslbt.tracking.served import REGISTRY, latest, name_of, remembered
 
-NAME = "brain-tumor-classifier"
 KEY = "SSLBT_API_KEY"  # in the environment, since anybody sees the flags of a process
 
 
 def serve(cfg: Serve) -> None:
     """Answer at http://host:port until interrupted, with whichever version a registry address means meanwhile."""
     if cfg.model.startswith(REGISTRY):
-        name, _ = parts(cfg.model)
         # At once with what the address meant last, for asking takes seconds: whoever watches asks soon enough.
         version, file = remembered(cfg.model) or latest(cfg.model)
-        current = Current(Model(Classifier.load(file), name, version))
+        current = Current(Model(Classifier.load(file), name_of(cfg.model), version))
         current.watch(partial(latest, cfg.model))
     else:
         classifier = Classifier.load(onnx_file(cfg.model))
-        current = Current(Model(classifier, NAME, classifier.metadata["run_id"][:8]))
+        current = Current(Model(classifier, name_of(cfg.model), classifier.metadata["run_id"][:8]))
     run(create_app(current, os.environ.get(KEY, "")), cfg.host, cfg.port)

@@ -11,6 +11,7 @@ from sslbt.errors import UserError
 
 REGISTRY = "models:/"  # how an address begins
 FILE = "classifier.onnx"
+NAME = "brain-tumor-classifier"  # of a model that comes from elsewhere
 
 
 def parts(address: str) -> tuple[str, str]:
@@ -23,6 +24,11 @@ def parts(address: str) -> tuple[str, str]:
     if not found:
         raise UserError(f"{address}: no registry address; give models:/NAME@ALIAS or models:/NAME/NUMBER")
     return found[1], found[2]
+
+
+def name_of(model: str) -> str:
+    """What a model is called where it is served: as in the registry."""
+    return parts(model)[0] if model.startswith(REGISTRY) else NAME
 
 
 def latest(address: str) -> tuple[str, Path]:

@@ -1,0 +1,16 @@
+"""`layout`: a classifier as a model repository of Triton, and as a resource of KServe."""
+
+from pathlib import Path
+
+from serve import triton
+from sslbt.config import Layout
+from sslbt.terminal import say
+from sslbt.tracking.models import onnx_file
+from sslbt.tracking.served import name_of
+
+
+def layout(cfg: Layout) -> None:
+    """Write OUTPUT/NAME/NUMBER/model.onnx with its configuration, and an InferenceService."""
+    name, repository = name_of(cfg.model), Path(cfg.output).expanduser()
+    number = triton.write(onnx_file(cfg.model), repository, name)
+    say(f"{repository / name}: version {number}; tritonserver --model-repository {repository} serves it")
