@@ -50,7 +50,7 @@ class Reference:
     basis: np.ndarray  # (channels, dimensions) float16
     found: np.ndarray  # (slices,) index of the class found, uint8
     values: np.ndarray  # (slices, 3) confidence, strangeness, distance of the features; float32
-    limits: np.ndarray  # (numbers of patients from 1 on, 4) of the statistics, by `QUANTITIES`; float32
+    limits: np.ndarray  # (numbers of patients, 4) of the statistics, by `QUANTITIES`; float32
 
     @classmethod
     def of(cls, classes: tuple[str, ...], scores: Scores, families: np.ndarray, learnt: np.ndarray) -> "Reference":
@@ -106,8 +106,7 @@ class Reference:
 
     def limits_for(self, slices: int) -> np.ndarray:
         """Limits (4,) of the statistics of a window of so many slices."""
-        patients = min(max(slices // SLICES, HANDFUL), len(self.limits))
-        return self.limits[patients - 1]
+        return self.limits[min(max(slices // SLICES - HANDFUL, 0), len(self.limits) - 1)]
 
 
 @dataclass(frozen=True)
@@ -130,18 +129,13 @@ class DriftReport:
 
     slices: int  # that it is about
     seen: int  # since the start
-    quantities: dict[str, Quantity]  # by `QUANTITIES`; empty where no slice was seen
+    quantities: dict[str, Quantity]  # by `QUANTITIES`; empty where so few slices, less than `LEAST`, tell nothing
     shares: dict[str, tuple[float, float]]  # by class: of the slices, of the reference
-
-    @property
-    def enough(self) -> bool:
-        """Whether there are slices enough to say anything."""
-        return self.slices >= LEAST
 
     @property
     def headline(self) -> float:
         """The greatest of the ratios to their limits; 0 where there are too few slices."""
-        return max((own.ratio for own in self.quantities.values()), default=0.0) if self.enough else 0.0
+        return max((own.ratio for own in self.quantities.values()), default=0.0)
 
     @property
     def drifted(self) -> bool:
@@ -150,11 +144,11 @@ class DriftReport:
     @property
     def alarms(self) -> tuple[str, ...]:
         """Quantities above their limit."""
-        return tuple(name for name, own in self.quantities.items() if self.enough and own.ratio > 1)
+        return tuple(name for name, own in self.quantities.items() if own.ratio > 1)
 
     def sentence(self) -> str:
         """What changed, for a person."""
-        if not self.enough:
+        if not self.quantities:
             return f"{self.slices} slices are too few to tell drift; {LEAST} are needed."
         if not self.drifted:
             return f"No drift: the last {self.slices} slices are like the reference ({self.headline:.2f}; alarm at 1)."
@@ -222,42 +216,37 @@ class Drift:
             seen = self._seen
             slices = min(seen, len(self._found))
             found, ranks = self._found[:slices].copy(), self._ranks[:slices].copy()
-        if not slices:
-            return DriftReport(0, 0, {}, {})
         now = _shares(found, len(self._shares))
-        figures = zip(
-            _statistics(now, self._shares, ranks),
-            self.reference.limits_for(slices),
-            (0.5, *ranks.mean(axis=0)),
-            strict=True,
-        )
-        quantities = {name: Quantity(*map(float, own)) for name, own in zip(QUANTITIES, figures, strict=True)}
-        pairs = zip(now.tolist(), self._shares.tolist(), strict=True)
-        return DriftReport(slices, seen, quantities, dict(zip(self.reference.classes, pairs, strict=True)))
+        shares = dict(zip(self.reference.classes, zip(now.tolist(), self._shares.tolist(), strict=True), strict=True))
+        if slices < LEAST:
+            return DriftReport(slices, seen, {}, shares)
+        statistics, limits = _statistics(now, self._shares, ranks), self.reference.limits_for(slices)
+        figures = zip(QUANTITIES, statistics, limits, (0.5, *ranks.mean(axis=0)), strict=True)
+        return DriftReport(slices, seen, {name: Quantity(*map(float, own)) for name, *own in figures}, shares)
 
 
 def _limits(found: np.ndarray, values: np.ndarray, members: np.ndarray, classes: int) -> np.ndarray:
-    """What `ALARMS` of the windows of 1, 2, ... of the reference's families exceed, compared with the other families.
+    """What `ALARMS` of the windows of a few of the reference's families exceed, compared with the other families.
 
     Confidence, strangeness and features share their alarms: each is measured by what 5 % exceed of it, and the greatest
     counts (Westfall & Young 1993), which is less strict than Bonferroni's correction where they go together.
 
     Returns:
-        (patients, 4), for at most `MANY` patients and at most half of the families.
+        (patients, 4), for `HANDFUL` to `MANY` patients, but at most half of the families.
     """
     count = int(members.max()) + 1 if len(members) else 0
     if count < LEAST_FAMILIES:
         raise ValueError(f"{count} families; a reference needs {LEAST_FAMILIES}")
     generator: Any = np.random.default_rng(0)
-    most = min(MANY, count // 2)
-    drawn = np.empty((DRAWS, most, len(QUANTITIES)))
+    patients = range(min(HANDFUL, count // 2), min(MANY, count // 2) + 1)
+    drawn = np.empty((DRAWS, len(patients), len(QUANTITIES)))
     for draw in range(DRAWS):
         place = generator.permutation(count)[members]  # of each slice's family
-        for patients in range(1, most + 1):
-            own = place < patients
+        for row, few in enumerate(patients):
+            own = place < few
             others = _by_class(found[~own], values[~own], classes)
             now, before = _shares(found[own], classes), _shares(found[~own], classes)
-            drawn[draw, patients - 1] = _statistics(now, before, _ranks(found[own], values[own], others))
+            drawn[draw, row] = _statistics(now, before, _ranks(found[own], values[own], others))
     usual = np.quantile(drawn, 0.95, axis=0)[:, 1:]
     together = np.quantile((drawn[:, :, 1:] / usual).max(axis=2), 1 - ALARMS, axis=0)
     of_classes = np.quantile(drawn[:, :, 0], 1 - ALARMS, axis=0).clip(1e-6)  # where but one class is ever found

@@ -168,6 +168,14 @@ def test_a_reference_needs_four_families() -> None:
     scores, families = of_patients(3, seed=12)
     with pytest.raises(ValueError, match="3 families"):
         Reference.of(CLASSES, scores, families, scores.features)
+    smallest = Reference.of(CLASSES, *of_patients(4, seed=12, slices=25), scores.features)
+    for slices in (LEAST, WINDOW):
+        assert smallest.limits_for(slices).shape == (len(QUANTITIES),)
+
+
+def test_more_patients_have_narrower_limits(reference: Reference) -> None:
+    assert (reference.limits_for(WINDOW) < reference.limits_for(LEAST)).all()
+    assert (reference.limits_for(100 * WINDOW) == reference.limits_for(WINDOW)).all()
 
 
 def test_a_batch_takes_less_than_a_millisecond_and_threads_lose_none(reference: Reference) -> None:
