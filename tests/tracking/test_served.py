@@ -53,6 +53,18 @@ def test_an_address_is_its_version_of_now_and_each_version_is_fetched_once(
     assert fetched == [f"models:/served/{number}/artifacts/classifier.onnx" for number in (first, second)]
 
 
+def test_asking_again_writes_nothing(put: Put, tmp_path: Path) -> None:
+    def written() -> dict[Path, tuple[int, int]]:
+        files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+        return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+    put("one")
+    latest("models:/served@champion")
+    before = written()
+    latest("models:/served@champion")
+    assert written() == before
+
+
 def test_a_version_of_a_name_given_anew_is_another_file(put: Put, store: MlflowClient) -> None:
     first = put("one")
     latest("models:/served@champion")
