@@ -16,7 +16,7 @@ MAX_BATCH = 16
 MAX_BATCH_PIXELS = MAX_BATCH * 512 * 512
 
 SCORES = ("probabilities", "strangeness", "features")
-SALIENCY = "saliency"
+SALIENCY, EXPLAIN = "saliency", "explain"  # an output, and the input that asks for it
 STRANGER = "not a brain MRI as it knows them"  # how a reason begins that is about the picture, not the classes
 
 Row = dict[str, Any]
@@ -36,10 +36,6 @@ class Scores:
         one = slice(index, index + 1)
         maps = None if self.saliency is None else self.saliency[one]
         return Scores(self.probabilities[one], self.strangeness[one], self.features[one], maps)
-
-
-_ONLY_ASKED = ort.RunOptions()
-_ONLY_ASKED.only_execute_path_to_fetches = True  # nothing is computed for outputs that nobody asked for
 
 
 class Classifier:
@@ -74,6 +70,7 @@ class Classifier:
             raise UserError(f"{path}: no such file; give the classifier's .onnx file")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors only: it warns of inputs that may be left out
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -100,12 +97,14 @@ class Classifier:
             pictures: (height, width) each, of any sizes and types.
             saliency: whether to ask where the class was seen too, which takes about twice as long.
         """
-        names = [*SCORES, *([SALIENCY] if saliency and self.explains else [])]
+        names, asked = [*SCORES], {}
+        if saliency and self.explains:
+            names, asked = [*SCORES, SALIENCY], {EXPLAIN: np.array(True)}
         found: list[tuple[np.ndarray, ...]] = [()] * len(pictures)
         for batch in _same_size(pictures):
             with np.errstate(over="ignore"):  # what float32 can't hold turns up as a score that is not finite
                 image = np.stack([pictures[index].astype(np.float32) for index in batch])
-            answers = self.session.run(names, {"image": image}, _ONLY_ASKED)
+            answers = self.session.run(names, {"image": image} | asked)
             for place, index in enumerate(batch):
                 found[index] = tuple(answer[place] for answer in answers)
         if not found:
