@@ -24,6 +24,7 @@ from sslbt.tracking.models import RELEASED, onnx_file
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run"]
 HOSTILE = "<img src=x onerror=document.title='hacked'>.png"
 KEY = "a key"
+expect.set_options(timeout=20_000)
 SERVICE = """
 import sys
 from pathlib import Path
@@ -236,12 +237,20 @@ def preview(address: str, phantoms: list[Path], name: str) -> bytes:
     return base64.b64decode(answer.json()["predictions"][0]["preview"].split(",")[1])
 
 
+def test_an_older_file_that_can_not_say_where_has_no_fader(start_service, open_page, png):
+    page = open_page(start_service().address)
+    give(page, ("a.png", png))
+    expect(page.locator("#results img")).to_have_count(1)
+    expect(page.get_by_label("Fade")).to_be_hidden()
+    expect(page.locator("#synthetic")).to_be_visible()  # as that file's metadata say
+
+
 def test_keys_are_enough(open_page, address, phantoms):
     page = open_page(address)
-    page.keyboard.press("Tab")
-    expect(page.locator("#files")).to_be_focused()
-    assert page.locator("#drop").evaluate("own => getComputedStyle(own).outlineStyle") == "solid"
-    with page.expect_file_chooser() as chooser:
+    with page.expect_file_chooser() as chooser:  # it begins to listen while the next lines ask the page
+        page.keyboard.press("Tab")
+        expect(page.locator("#files")).to_be_focused()
+        assert page.locator("#drop").evaluate("own => getComputedStyle(own).outlineStyle") == "solid"
         page.keyboard.press("Space")
     chooser.value.set_files(phantoms[:3])
     wait(page, 3)
@@ -388,11 +397,11 @@ def test_a_busy_service_is_asked_again_and_says_so(open_page, address, phantoms)
         if len(refused) == 2:
             return route.fallback()
         refused.append(route.request.url)
-        return route.fulfill(status=503, headers={"Retry-After": "1"}, json={"error_code": "X", "message": "busy"})
+        return route.fulfill(status=503, headers={"Retry-After": "2"}, json={"error_code": "X", "message": "busy"})
 
     page.route("**/predict*", busy)
     page.locator("#files").set_input_files(phantoms[0])
-    expect(page.locator("#results h2")).to_contain_text("The service is busy: next try in 1 s")
+    expect(page.locator("#results h2")).to_contain_text("The service is busy: next try in 2 s")
     expect(page.locator("#progress")).to_be_visible()
     wait(page, 1)
     assert len(refused) == 2
