@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from serve.drift import HANDFUL, LEAST, SLICES, Drift, Reference
+from serve.drift import LEAST, Drift
+from serve.reference import HANDFUL, SLICES, Reference
 from serve.session import Classifier, Scores
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.plane import PLANES, estimate_planes
@@ -28,7 +29,7 @@ from sslbt.data.splits import make_split, some
 from sslbt.evaluation.robustness import changed
 from sslbt.export.onnx import Deployed, export
 from sslbt.export.smaller import eight_bits
-from sslbt.steps.reference import LEARNT, scores_of
+from sslbt.steps.reference import few_of_each, learnt_rows, scores_of
 from sslbt.steps.register import raw_slices
 from sslbt.training import checkpoint
 
@@ -54,7 +55,7 @@ def ask(path: Path, small: Path, source: Source, cache: Cache, rows: np.ndarray)
     table, pixels, classifier = cache.table.iloc[rows], cache.pixels[rows], Classifier.load(path)
 
     def scored(pictures: list[np.ndarray], own: Classifier = classifier) -> Scores:
-        return scores_of(own, zip(table.file, pictures, strict=True))[1]
+        return scores_of(own, zip(table.file, pictures, strict=True), table)[0]
 
     raw = dict(raw_slices(source, table))
     files = [raw[name] for name in table.file]
@@ -89,7 +90,7 @@ def windows(table: pd.DataFrame, size: int, kinds: list[str], generator: np.rand
     """Rows by kind of window, and what is done to them."""
     whole = patients_whole(table, size, generator)
     found = {kind: (kind, whole) for kind in kinds}
-    found[f"{HANDFUL} patients, {size // HANDFUL} slices of each"] = (AS_THEY_ARE, handful(table, size, generator))
+    found[f"{HANDFUL} patients, as many slices of each"] = (AS_THEY_ARE, handful(table, size, generator))
     for column, values in (("class", sorted(table["class"].unique())), ("plane", PLANES)):
         for value in values:
             rows = patients_whole(table[table[column] == value], size, generator)
@@ -107,14 +108,14 @@ def measure(data: str, path: Path) -> None:
     source = Source(data)
     cache = prepare(source)
     split = make_split(cache.table, about["split"], cache.classes)
-    rows, learnt = np.flatnonzero(split.table.part != "train"), some(split.rows("train"), LEARNT)
+    rows, learnt = np.flatnonzero(split.table.part != "train"), cache.table.iloc[learnt_rows(split)]
     table = cache.table.iloc[rows].reset_index(drop=True).assign(plane=estimate_planes(cache.pixels[rows]))
     with tempfile.TemporaryDirectory() as folder:
         whole, small = Path(folder, "whole.onnx"), Path(folder, "small.onnx")
         export(Deployed(model, checkpoint.load_outlier(path), about), about, whole)
-        eight_bits(whole, small, cache.pixels[some(learnt, 128)])
+        eight_bits(whole, small, cache.pixels[some(learnt.index.to_numpy(), 128)])
         asked = ask(whole, small, source, cache, rows)
-        features = Classifier.load(whole).scores(list(cache.pixels[learnt])).features
+        known = scores_of(Classifier.load(whole), zip(learnt.file, cache.pixels[learnt.index], strict=True), learnt)
 
     validating = table.family[split.table.part.iloc[rows].to_numpy() == "validation"].nunique()
     sizes = (validating, round(LARGE * table.family.nunique()))
@@ -123,10 +124,9 @@ def measure(data: str, path: Path) -> None:
     for _ in range(ROUNDS):
         order = generator.permutation(table.family.unique())
         for count in sizes:
-            known = table[table.family.isin(order[:count])]
-            kept = np.concatenate([some(own.index.to_numpy(), SLICES) for _, own in known.groupby("family")])
-            make = partial(Reference.of, cache.classes)
-            reference = make(of(asked[AS_THEY_ARE], kept), table.family.to_numpy()[kept], features)
+            kept = few_of_each(np.flatnonzero(table.family.isin(order[:count])), table)
+            unseen = of(asked[AS_THEY_ARE], kept), table.family.to_numpy()[kept]
+            reference = Reference.of(cache.classes, *unseen, *known)
             for size in SIZES * WINDOWS:
                 others = table[~table.family.isin(order[:count])]
                 for kind, (change, own) in windows(others, size, list(asked), generator).items():

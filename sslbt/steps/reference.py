@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pandas as pd
 
-from serve.drift import KEY, LEAST_FAMILIES, SLICES, Reference
+from serve.reference import KEY, LEAST_FAMILIES, SLICES, Reference
 from serve.session import Classifier, Scores
 from sslbt.data.cache import Cache
 from sslbt.data.splits import Split, some
@@ -33,20 +33,18 @@ def store_reference(
         split: of the data.
         raw: name and pixels (height, width), as they would be served, of the slices of these rows of the cache.
     """
-    unseen, learnt = cache.table.iloc[unseen_rows(split, about)], some(split.rows("train"), LEARNT)
-    families = unseen.family.nunique()
-    if not len(learnt) or families < LEAST_FAMILIES:
+    unseen, learnt = (cache.table.iloc[rows] for rows in (unseen_rows(split, about), learnt_rows(split)))
+    families, trained = unseen.family.nunique(), learnt.family.nunique()
+    if min(families, trained) < LEAST_FAMILIES:
         say(
-            f"no reference for drift is stored: {families} families did not train, {len(learnt)} slices did; it needs "
-            f"{LEAST_FAMILIES} families and slices that trained"
+            f"no reference for drift is stored: {families} families did not train, {trained} did; it needs "
+            f"{LEAST_FAMILIES} of each"
         )
         return
     classifier = Classifier.load(path)
-    names, scores = scores_of(classifier, raw(unseen))
-    family_of = dict(zip(unseen.file, unseen.family, strict=True))
-    _, known = scores_of(classifier, zip(cache.table.file.iloc[learnt], cache.pixels[learnt], strict=True))
-    own = np.array([family_of[name] for name in names])
-    reference = Reference.of(classifier.classes, scores, own, known.features)
+    own = scores_of(classifier, raw(unseen), unseen)
+    known = scores_of(classifier, zip(learnt.file, cache.pixels[learnt.index], strict=True), learnt)
+    reference = Reference.of(classifier.classes, *own, *known)
 
     model = onnx.load(path)
     facts = {entry.key: entry.value for entry in model.metadata_props}
@@ -63,19 +61,30 @@ def unseen_rows(split: Split, about: dict[str, Any]) -> np.ndarray:
     parts = ["test", "validation"] if split.hash == about["split_hash"] else ["test"]
     table = split.table
     apart = table.part.isin(parts) & ~table.family.isin(table.family[table.part == "train"])
-    of_families = pd.Series(np.flatnonzero(apart)).groupby(table.family[apart].to_numpy())
-    rows = [some(own.to_numpy(), SLICES) for _, own in of_families]
-    return some(np.sort(np.concatenate([np.empty(0, int), *rows])), UNSEEN)
+    return some(few_of_each(np.flatnonzero(apart), table), UNSEEN)
 
 
-def scores_of(classifier: Classifier, named: Named) -> tuple[list[str], Scores]:
-    """Names and scores of slices, few of which are in memory at a time."""
+def learnt_rows(split: Split) -> np.ndarray:
+    """Training slices, likewise."""
+    return some(few_of_each(split.rows("train"), split.table), LEARNT)
+
+
+def few_of_each(rows: np.ndarray, table: pd.DataFrame) -> np.ndarray:
+    """Of these rows at most `SLICES` of each family, evenly picked."""
+    of_families = pd.Series(rows).groupby(table.family.to_numpy()[rows])
+    return np.sort(np.concatenate([np.empty(0, int), *(some(own.to_numpy(), SLICES) for _, own in of_families)]))
+
+
+def scores_of(classifier: Classifier, named: Named, table: pd.DataFrame) -> tuple[Scores, np.ndarray]:
+    """Scores of slices, few of which are in memory at a time, and whose they are by the table's file and family."""
+    family_of = dict(zip(table.file, table.family, strict=True))
     slices, names, parts = iter(named), [], []
     while batch := list(islice(slices, BATCH)):
         names += [name for name, _ in batch]
         parts.append(classifier.scores([pixels for _, pixels in batch]))
-    return names, Scores(
+    scores = Scores(
         np.concatenate([part.probabilities for part in parts]),
         np.concatenate([part.strangeness for part in parts]),
         np.concatenate([part.features for part in parts]),
     )
+    return scores, np.array([family_of[name] for name in names])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from serve.drift import HANDFUL, KEY, LEAST, QUANTITIES, WINDOW, Drift, Reference
+from serve.drift import LEAST, Drift
+from serve.reference import HANDFUL, KEY, QUANTITIES, WINDOW, Reference
 from serve.session import Scores
 from sslbt.errors import UserError
 
@@ -45,8 +46,7 @@ def of_patients(
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    learnt, _ = of_patients(100, seed=1)
-    return Reference.of(CLASSES, *of_patients(36, seed=2), learnt.features)
+    return Reference.of(CLASSES, *of_patients(36, seed=2), *of_patients(99, seed=1))
 
 
 def after(reference: Reference, scores: Scores) -> Drift:
@@ -165,10 +165,11 @@ def test_through_the_files_metadata(reference: Reference) -> None:
 
 
 def test_a_reference_needs_four_families() -> None:
-    scores, families = of_patients(3, seed=12)
-    with pytest.raises(ValueError, match="3 families"):
-        Reference.of(CLASSES, scores, families, scores.features)
-    smallest = Reference.of(CLASSES, *of_patients(4, seed=12, slices=25), scores.features)
+    three, four = of_patients(3, seed=12), of_patients(4, seed=12)
+    for unseen, learnt in ((three, four), (four, three)):
+        with pytest.raises(ValueError, match="3 families"):
+            Reference.of(CLASSES, *unseen, *learnt)
+    smallest = Reference.of(CLASSES, *four, *four)
     for slices in (LEAST, WINDOW):
         assert smallest.limits_for(slices).shape == (len(QUANTITIES),)
 

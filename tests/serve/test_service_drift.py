@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serve.app import create_app
 from serve.current import Current, Model
-from serve.drift import KEY, Reference
+from serve.reference import KEY, Reference
 from serve.session import Classifier
 
 
@@ -20,7 +20,8 @@ def pictures(count: int, seed: int, dark: float = 1.0) -> list[np.ndarray]:
 @pytest.fixture
 def referenced(tmp_path, write_tiny, classifier) -> Model:
     learnt, unseen = (classifier.scores(pictures(200, seed)) for seed in (1, 2))
-    reference = Reference.of(classifier.classes, unseen, np.repeat(np.arange(40), 5), learnt.features)
+    families = np.repeat(np.arange(40), 5)
+    reference = Reference.of(classifier.classes, unseen, families, learnt, families)
     path = write_tiny(tmp_path / "referenced.onnx", classifier.metadata | {KEY: reference.to_metadata()})
     return Model(Classifier.load(path), "tiny", "1")
 
