@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from serve.drift import Drift, Reference
+from serve.drift import Drift
+from serve.reference import Reference
 from serve.session import Classifier, Scores
 
 BINS = 20  # of confidence, from 0 to 1
