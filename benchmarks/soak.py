@@ -57,7 +57,8 @@ def register(folder: Path) -> dict[str, Path]:
         graph = onnx.load(onnx_file("released"))
         facts = {prop.key: prop.value for prop in graph.metadata_props}
         onnx.helper.set_model_props(graph, facts | {"run_id": version * 32, "plausible_above": threshold})
-        files[version] = folder / f"{version}.onnx"
+        files[version] = folder / version / "classifier.onnx"
+        files[version].parent.mkdir()
         onnx.save(graph, files[version])
         with log_arguments(files[version]) as arguments, mlflow.start_run():
             mlflow.pyfunc.log_model(name="model", registered_model_name=NAME, **arguments)
