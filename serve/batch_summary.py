@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from serve.drift import Drift
 from serve.reference import Reference
 from serve.session import Classifier, Scores
+from sslbt.errors import UserError
 
 BINS = 20  # of confidence, from 0 to 1
 SLICES = 20_000  # at most that drift is told by
@@ -28,17 +29,19 @@ class Summary:
         mean_confidence: of the rows that have a class.
         scored, seconds: how many files were scored in this call, and how long it took.
         drift: what rows that tell their features are like; None where the model's file holds nothing to compare with.
-
-    Raises:
-        UserError: what the model's file holds for that is damaged.
+        no_drift: why there is none, in a sentence.
     """
 
     def __init__(self, classifier: Classifier) -> None:
         self.about = classifier.metadata
         self.files = self.scored = 0
         self.seconds = 0.0
-        reference = Reference.from_metadata(classifier.metadata)
-        self.drift = Drift(reference, SLICES) if reference else None
+        self.drift, self.no_drift = None, "the model's file holds nothing to tell drift by; export the model again"
+        try:
+            if reference := Reference.from_metadata(classifier.metadata):
+                self.drift = Drift(reference, SLICES)
+        except UserError as error:  # scores are the same without
+            self.no_drift = str(error)
         self.rows = self.failed = self.abstained = 0
         self.labels = Counter(dict.fromkeys(classifier.classes, 0))
         self.confidence = {name: np.zeros((2, BINS), int) for name in classifier.classes}

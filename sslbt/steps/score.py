@@ -75,9 +75,7 @@ def log(cfg: Score, summary: Summary, registered: str, output: Path) -> None:
 
 def drift(summary: Summary) -> str:
     """Whether the slices are like those that the classifier was judged on, in a sentence."""
-    if summary.drift is None:
-        return "Nothing is said of drift: the model's file holds nothing to compare with; export the model again."
-    return summary.drift.report().sentence()
+    return summary.drift.report().sentence() if summary.drift else f"Nothing is said of drift: {summary.no_drift}."
 
 
 def figures(summary: Summary) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """Drift is told all scores of a batch in order, also of those that an earlier call scored before it was killed."""
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from PIL import Image
 
 from serve import batch, batch_summary
 from serve.batch import score
+from serve.reference import KEY
 
 
 @pytest.fixture
@@ -75,5 +77,12 @@ def test_of_very_many_files_drift_is_told_some(tmp_path, model, classifier, pict
     summary.drift.assert_is_of(classifier.scores(pictures[::3]))
 
 
-def test_an_older_file_says_nothing_of_drift(tmp_path, model, pictures):
-    assert score(model, tmp_path / "pictures", tmp_path / "scores.csv").drift is None
+def test_a_file_without_a_reference_or_with_a_damaged_one_scores_all_the_same(tmp_path, model, pictures, write_tiny):
+    older = score(model, tmp_path / "pictures", tmp_path / "scores.csv")
+    metadata = {one.key: one.value for one in onnx.load(model).metadata_props}
+    damaged = write_tiny(tmp_path / "damaged.onnx", metadata | {KEY: "bm8gYXJyYXlz"})
+    other = score(damaged, tmp_path / "pictures", tmp_path / "others.csv")
+    assert (older.drift, other.drift) == (None, None)
+    assert "holds nothing" in older.no_drift
+    assert "damaged" in other.no_drift
+    assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "others.csv").read_bytes()
