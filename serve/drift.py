@@ -110,6 +110,8 @@ class Drift:
 
     def add(self, scores: Scores) -> None:
         """Note scores; those that are not finite are left out."""
+        if not len(scores.strangeness):
+            return
         found, values, _ = self.reference.measure(scores)
         ranks = ranks_among(found, values, self._sorted)
         with self._lock:

@@ -41,6 +41,7 @@ def test_what_is_served_is_compared_with_the_reference(referenced):
     current = Current(referenced)
     client = TestClient(create_app(current))
     assert "too few" in client.get("/drift").json()["sentence"]
+    assert client.post("/predict", content=b"no picture").status_code == 200  # nothing to compare
     serve(client, pictures(300, seed=3))
     usual = client.get("/drift").json()
     assert usual["drift_alarm"] == 0, usual
