@@ -6,7 +6,7 @@ import numpy as np
 
 from sslbt.errors import UserError
 
-MAX_PIXELS = 64_000_000
+MAX_PIXELS, MAX_SIDE = 64_000_000, 8000
 # What libraries raise where a file is damaged or holds something else than they expect.
 UNREADABLE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, EOFError)
 
@@ -28,12 +28,13 @@ def check_pixels(pixels: np.ndarray, name: str) -> np.ndarray:
     """The same pixels, if they can be normalised.
 
     Raises:
-        UserError: not two-dimensional, smaller than 16 x 16, larger than 64 megapixels, not finite, or constant.
+        UserError: not two-dimensional, a side shorter than 16 or longer than 8,000, not finite, or constant.
     """
     if pixels.ndim != 2:
         raise UserError(f"{name}: expected one grey picture (height, width), found shape {pixels.shape}")
-    if min(pixels.shape) < 16 or pixels.size > MAX_PIXELS:
-        raise UserError(f"{name}: {pixels.shape[0]} x {pixels.shape[1]} pixels; 16 x 16 to 64 megapixels can be read")
+    # Pictures are padded to a square: a long one costs what its square does.
+    if min(pixels.shape) < 16 or max(pixels.shape) > MAX_SIDE or pixels.size > MAX_PIXELS:
+        raise UserError(f"{name}: {pixels.shape[0]} x {pixels.shape[1]} pixels; 16 x 16 to 8000 x 8000 can be read")
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = np.float32(pixels.min()), np.float32(pixels.max())  # what all further computing is done in
         span = high - low

@@ -432,3 +432,10 @@ def test_folds_that_are_none_are_refused() -> None:
         f.create_group("cvind")
     for data in (b"", folds(1.0)[:700], mat(), folds(np.array([b"one"])), group.getvalue()):
         assert "not the dataset's cvind.mat" in refused(data, read_folds)
+
+
+def test_a_long_picture_is_refused_for_the_square_that_it_would_become() -> None:
+    long = np.arange(16 * 8001, dtype=np.uint8).reshape(16, 8001)
+    with pytest.raises(UserError, match="16 x 8001 pixels; 16 x 16 to 8000 x 8000 can be read"):
+        check_pixels(long, "a")
+    assert check_pixels(long[:, :8000], "a").shape == (16, 8000)
