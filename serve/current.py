@@ -1,6 +1,8 @@
 """The classifier in service, exchanged while requests go on."""
 
+import ctypes
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from serve.drift import Drift, Reference
 from serve.session import Classifier
 
 LOOK_EVERY = 5.0  # seconds
+SETTLING = 1.0  # seconds, until nobody asks the old model any more
 CLOSING = 10.0  # seconds; a look that takes longer is left alone
 log = logging.getLogger("uvicorn.error")
 
@@ -60,9 +63,17 @@ class Current:
                 if version != self.model.version:
                     self.model = Model(Classifier.load(path), self.model.name, version)
                     log.info("version %s is in service now", version)
+                    self._ended.wait(SETTLING)
+                    _trim()
                 said = ""
             except Exception as error:  # the registry is away, or the new file is broken: the old model goes on
                 if said != str(error):
                     said = str(error)
                     log.warning("version %s stays in service: %s", self.model.version, said)
             self._ended.wait(every)
+
+
+def _trim() -> None:
+    """Give the memory of a model that is gone back to the system: glibc keeps it, and more with every exchange."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -78,7 +78,9 @@ def test_asked_to_end_it_answers_what_it_has_begun(start_service, png):
     assert service.process.wait(20) in (0, -signal.SIGTERM)
 
 
-def test_another_model_takes_over_without_a_lost_or_wrong_answer(tmp_path, write_tiny, classifier, served, png):
+def test_another_model_takes_over_without_a_lost_or_wrong_answer(
+    tmp_path, write_tiny, classifier, served, png, monkeypatch
+):
     """Clients ask without a pause while the model is exchanged again and again."""
     metadata = classifier.metadata
     files = [
@@ -93,6 +95,7 @@ def test_another_model_takes_over_without_a_lost_or_wrong_answer(tmp_path, write
     assert len({row["abstain"] for row in expected.values()}) == 2  # the two models can be told apart
     turns = itertools.cycle([("9", files[1]), ("4", files[0])])
     current = Current(Model(Classifier.load(files[0]), "tiny", "4"))
+    monkeypatch.setattr("serve.current.SETTLING", 0.05)
     answers, stop = [], threading.Event()
 
     def ask(port):
