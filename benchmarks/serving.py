@@ -172,9 +172,11 @@ def servers(model: Path, packed: Path, peers: Path | None) -> Iterator[Server]:
     yield Server("ours, a file", ours, "/predict", bytes, "application/octet-stream", {})
     yield Server("ours, MLflow's JSON", ours, "/invocations", table, json_, {})
     yield Server("ours, /v2 JSON", ours, "/v2/models/brain-tumor-classifier/infer", tensor, json_, {})
-    mlflow_ = ["models", "serve", "-m", str(packed), "--env-manager", "local", "-w", str(CORES), "--port", "PORT"]
+    mlflow_ = ["models", "serve", "-m", str(packed), "--env-manager", "local", "--port", "PORT"]
     path = {"PATH": f"{bin}:{os.environ['PATH']}"}
     yield Server("mlflow models serve", [str(bin / "mlflow"), *mlflow_], "/invocations", table, json_, path)
+    several = [str(bin / "mlflow"), *mlflow_, "-w", str(CORES)]
+    yield Server("mlflow models serve, a worker a core", several, "/invocations", table, json_, path)
     if peers:
         one = base64_of(lambda text: {"image": text})
         lit = [str(peers), str(HERE / "serving_litserve.py"), "PORT", str(model)]
