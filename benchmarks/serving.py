@@ -145,6 +145,9 @@ def started(server: Server) -> Iterator[int]:
                 time.sleep(0.2)
             yield port
         finally:
+            process.terminate()  # BentoML's workers are no children of this group: it has to end them itself
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, 9)
             process.wait()
