@@ -63,6 +63,7 @@ def main(cfg: Main, run: Run) -> None:
     best = registry.find_best(steps.experiment, METRIC)
     steps.do("register", run=best.run.info.run_id, metric=METRIC)
 
+    say("--- score (most of these slices were learnt from: features nearer to what was learnt are no wonder)")
     score(Score.build(input=str(locate(cfg.source)), output=cfg.output))
     show(compare(evaluations), cfg, run)
 
