@@ -6,12 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import yaml
 from google.protobuf import text_format
-from onnx import TensorProto, helper
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.utils import triton_to_np_dtype
 
@@ -62,25 +60,12 @@ def test_the_configuration_says_what_the_file_does(tmp_path: Path) -> None:
 
 def test_maps_that_only_some_pictures_have_are_not_promised(tmp_path: Path) -> None:
     """Triton wants a row a picture in whatever it gives; `saliency` has none unless `explain` is given."""
-    file = tmp_path / "explains.onnx"
-    explains(CLASSIFIER, file)
-    triton.write(file, tmp_path, "m")
+    assert Classifier.load(CLASSIFIER).explains
+    triton.write(CLASSIFIER, tmp_path, "m")
     told = configuration(tmp_path / "m")
     assert [own.name for own in told.input] == ["image"]
     assert "probabilities" in {own.name for own in told.output}
     assert "saliency" not in {own.name for own in told.output}
-
-
-def explains(source: Path, target: Path) -> None:
-    """A file with an optional input and an output of rows of its own, as newer exports have."""
-    model = onnx.load(source)
-    graph = model.graph
-    graph.input.append(helper.make_tensor_value_info("explain", TensorProto.BOOL, []))
-    graph.initializer.append(helper.make_tensor("explain", TensorProto.BOOL, [], [False]))
-    graph.initializer.append(helper.make_tensor("none", TensorProto.FLOAT, [0, 8, 8], []))
-    graph.node.append(helper.make_node("Identity", ["none"], ["saliency"]))
-    graph.output.append(helper.make_tensor_value_info("saliency", TensorProto.FLOAT, ["asked", 8, 8]))
-    onnx.save(model, target)
 
 
 def test_versions_rise_and_nothing_is_overwritten(tmp_path: Path, write_tiny: Write, metadata: dict[str, str]) -> None:
