@@ -11,6 +11,8 @@ import torch
 from sslbt.errors import UserError
 from sslbt.export.onnx import EXPLAIN, OUTPUTS, SALIENCY, Deployed
 
+onnxruntime.set_default_logger_severity(3)  # errors only: it warns of `explain`, an input that may be left out
+
 Answers = dict[str, np.ndarray]
 TOLERANCE = 1e-4  # on probabilities
 FAR_TOLERANCE = 1e-3  # on strangeness and features, as a share of the largest where that is more than 1
