@@ -23,7 +23,7 @@ from serve.invocations import images
 from serve.limits import MAX_BYTES, Limits
 from serve.metrics import Counted, Metrics
 from serve.pictures import from_bytes, from_value
-from serve.pool import Busy, Pool
+from serve.pool import Pool
 from serve.problems import problem
 from serve.schema import INVOCATIONS, PREDICT
 from serve.session import Classifier, Row, Scores
@@ -53,8 +53,9 @@ def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> F
         await to_thread.run_sync(pool.close)
         await to_thread.run_sync(current.close)
 
-    about = {"title": "sslbt", "version": sslbt.__version__, "description": ABOUT}
-    app = FastAPIOffline(**about, redoc_url=None, lifespan=until_the_end)
+    app = FastAPIOffline(
+        title="sslbt", version=sslbt.__version__, description=ABOUT, redoc_url=None, lifespan=until_the_end
+    )
     metrics = Metrics(lambda: pool.waiting)
     page, policy = _page()
 
@@ -65,12 +66,6 @@ def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> F
             model.drift.add(scores)
 
     pool = Pool(saw)
-
-    def room() -> None:
-        try:
-            pool.check()
-        except Busy as busy:
-            raise HTTPException(503, str(busy), {"Retry-After": str(busy.seconds)}) from busy
 
     @app.post("/predict", openapi_extra=PREDICT)
     async def predict(request: Request, preview: bool = False, saliency: bool = False) -> JSONResponse:
@@ -123,11 +118,6 @@ def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> F
     async def misused(request: Request, error: UserError) -> JSONResponse:
         return problem(request.url.path, HTTPException(HTTPStatus.BAD_REQUEST, str(error)))
 
-    @app.exception_handler(Busy)
-    async def busy(request: Request, error: Busy) -> JSONResponse:
-        refusal = HTTPException(503, str(error), {"Retry-After": str(error.seconds)})
-        return problem(request.url.path, refusal)
-
     @app.exception_handler(StarletteHTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         return problem(request.url.path, error)
@@ -137,7 +127,7 @@ def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> F
         return problem(request.url.path, HTTPException(500, "the service failed; its log says why"))
 
     app.include_router(v2.router(current, pool))
-    app.add_middleware(Limits, check=room, key=key, max_bytes=max_bytes)
+    app.add_middleware(Limits, check=pool.check, key=key, max_bytes=max_bytes)
     app.add_middleware(Counted, metrics=metrics)
     return app
 

@@ -22,12 +22,11 @@ WAITING = 64  # pictures a thread may have waiting: about half a second's work
 Told = Callable[[Picture, Row, Scores | None], dict[str, Any]]
 
 
-class Busy(Exception):
+class Busy(HTTPException):
     """More waits than should; `seconds` from now there will be room."""
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"the service is busy; try again in {seconds} s")
-        self.seconds = seconds
+        super().__init__(503, f"the service is busy; try again in {seconds} s", {"Retry-After": str(seconds)})
 
 
 @dataclass
@@ -127,11 +126,7 @@ class Pool:
     def _work(self) -> None:
         while pieces := self._take():
             began = time.perf_counter()
-            try:
-                self._answer(pieces)
-            except Exception as error:  # a fault of ours: its callers are told, others go on
-                for request, _ in pieces:
-                    _tell(request, error)
+            self._answer_each(pieces)
             self._seconds += 0.05 * ((time.perf_counter() - began) / len(pieces) - self._seconds)
 
     def _take(self) -> list[Piece]:
@@ -145,17 +140,31 @@ class Pool:
                 pieces.append(self._waiting.popleft())
             return pieces
 
+    def _answer_each(self, pieces: list[Piece]) -> None:
+        """All together; where that fails one by one, so that a fault reaches nobody but its own caller."""
+        try:
+            self._answer(pieces)
+        except Exception as error:
+            if len(pieces) == 1:
+                _tell(pieces[0][0], error)
+            else:
+                for piece in pieces:
+                    self._answer_each([piece])
+
     def _answer(self, pieces: list[Piece]) -> None:
         first, _ = pieces[0]
         pictures = [request.pictures[place]() for request, place in pieces]
         readable = [picture for picture in pictures if isinstance(picture, np.ndarray)]
         scores = first.classifier.scores(readable, first.saliency)
         rows = list(first.classifier.told(pictures, scores))
-        self._seen(first.classifier, rows, scores)
         each = iter(range(len(readable)))
-        for (request, place), picture, row in zip(pieces, pictures, rows, strict=True):
+        answers = []
+        for (request, _), picture, row in zip(pieces, pictures, rows, strict=True):
             own = scores.of(next(each)) if isinstance(picture, np.ndarray) else None
-            request.rows[place] = request.told(picture, row, own)
+            answers.append(request.told(picture, row, own))
+        self._seen(first.classifier, rows, scores)
+        for (request, place), answer in zip(pieces, answers, strict=True):
+            request.rows[place] = answer
             with self._ready:
                 request.missing -= 1
                 last = request.missing == 0

@@ -1,13 +1,14 @@
 """What OpenAPI says of bodies that are read by hand, since they are large or come in several forms."""
 
 from serve.invocations import FORMS
+from serve.tensors import IMAGE
 
-_SCORE = {"type": "number", "nullable": True}
+_SCORE = {"type": ["number", "null"]}
 _ROW = {
     "type": "object",
     "description": "p_CLASS for every class; null and a reason where the picture can't be read",
     "properties": {
-        "label": {"type": "string", "nullable": True},
+        "label": {"type": ["string", "null"]},
         "confidence": _SCORE,
         "abstain": {"type": "boolean"},
         "reason": {"type": "string"},
@@ -63,4 +64,25 @@ INVOCATIONS = {
         },
     },
     "responses": _responses({"predictions": _ROWS}),
+}
+INFER = {
+    "requestBody": {
+        "description": f"`{IMAGE}`: encoded files as BYTES (base64 in JSON), or pixels of any number type",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["inputs"],
+                    "properties": {
+                        "id": {"type": "string"},
+                        "inputs": {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": 1},
+                        "outputs": {"type": "array", "items": {"type": "object"}},
+                    },
+                },
+                "example": {"inputs": [{"name": IMAGE, "datatype": "BYTES", "shape": [1], "data": ["iVBORw0..."]}]},
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+        "required": True,
+    }
 }

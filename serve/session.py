@@ -54,6 +54,7 @@ class Classifier:
         self.plausible_above = float(metadata["plausible_above"])
         self.strange_above = float(metadata["strange_above"])
         self.guarantee = float(metadata["guarantee"])
+        self.explains = any(output.name == SALIENCY for output in session.get_outputs())  # can it say where?
 
     @classmethod
     def load(cls, path: Path, threads: int = 1) -> "Classifier":
@@ -85,11 +86,6 @@ class Classifier:
             ) from error
         return classifier
 
-    @property
-    def explains(self) -> bool:
-        """Whether the file can say where a class was seen."""
-        return any(output.name == SALIENCY for output in self.session.get_outputs())
-
     def scores(self, pictures: Sequence[np.ndarray], saliency: bool = False) -> Scores:
         """Ask the file.
 
@@ -103,7 +99,7 @@ class Classifier:
         found: list[tuple[np.ndarray, ...]] = [()] * len(pictures)
         for batch in _same_size(pictures):
             with np.errstate(over="ignore"):  # what float32 can't hold turns up as a score that is not finite
-                image = np.stack([pictures[index].astype(np.float32) for index in batch])
+                image = np.stack([pictures[index] for index in batch], dtype=np.float32, casting="unsafe")
             answers = self.session.run(names, {"image": image} | asked)
             for place, index in enumerate(batch):
                 found[index] = tuple(answer[place] for answer in answers)

@@ -9,6 +9,7 @@ import sslbt
 from serve.current import Current, Model
 from serve.pictures import Picture, from_value
 from serve.pool import Pool
+from serve.schema import INFER
 from serve.session import Row, Scores
 from serve.tensors import HEADER, IMAGE, answer, asked
 
@@ -91,26 +92,3 @@ def _outputs(picture: Picture, row: Row, scores: Scores | None) -> dict[str, Any
         "abstain": np.bool_(row["abstain"]),
         "reason": np.array(row["reason"], object),
     }
-
-
-INFER = {
-    "requestBody": {
-        "description": f"`{IMAGE}`: encoded files as BYTES (base64 in JSON), or pixels of any number type",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "inputs": {"type": "array", "items": {"type": "object"}, "minItems": 1, "maxItems": 1},
-                        "outputs": {"type": "array", "items": {"type": "object"}},
-                    },
-                },
-                "example": {"inputs": [{"name": IMAGE, "datatype": "BYTES", "shape": [1], "data": ["iVBORw0..."]}]},
-            },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
-        "required": True,
-    }
-}

@@ -151,3 +151,27 @@ def test_a_fault_reaches_its_callers_and_the_next_is_answered(classifier, pictur
     assert row["label"]
     assert asyncio.run(pool.score(classifier, [], row_only)) == []
     pool.close()
+
+
+def test_a_fault_of_one_picture_is_not_that_of_its_neighbours(classifier, pictures):
+    gate = Gate(classifier)
+    pool = Pool(lambda *seen: None, threads=1)
+
+    def fault():
+        raise ZeroDivisionError
+
+    async def ask_all():
+        tasks = []
+        for picture in (lambda: pictures[0], lambda: pictures[1], fault, lambda: pictures[2]):
+            tasks.append(asyncio.create_task(pool.score(gate, [picture], row_only)))
+            await asyncio.sleep(0)
+            while not gate.sizes:  # the first holds the thread, so that the others go together
+                await asyncio.sleep(0.001)
+        gate.open.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, second, failed, third = asyncio.run(ask_all())
+    assert isinstance(failed, ZeroDivisionError)
+    for (row,), expected in zip((first, second, third), classifier.rows(pictures[:3]), strict=True):
+        assert row["label"] == expected["label"]
+    pool.close()
