@@ -11,7 +11,6 @@ median of the rounds' ratios counts. Files are in the page cache.
 
 import argparse
 import io
-import os
 import statistics
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from PIL import Image
 from serve.batch import score
 
 RELEASED = Path(__file__).parents[1] / "sslbt/released/classifier.onnx"
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 PROCESSES = "limit, processes"
 CHUNK = 8  # files a process gets at once
 session: ort.InferenceSession

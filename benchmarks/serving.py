@@ -35,11 +35,12 @@ from PIL import Image
 from serve.package import log_arguments
 from serve.pictures import from_bytes
 from serve.session import Classifier
+from sslbt.cores import cores
 from sslbt.data.files import iterate
 from sslbt.data.formats import decode
 from sslbt.tracking.models import onnx_file
 
-CORES = len(os.sched_getaffinity(0))
+CORES = cores()
 FILES, CLIENTS, ROUNDS = 64, 16, 3
 HERE = Path(__file__).parent
 

@@ -8,9 +8,10 @@ import bentoml
 
 from serve.pictures import from_value
 from serve.session import Classifier
+from sslbt.cores import cores
 
 
-@bentoml.service(workers=len(os.sched_getaffinity(0)))
+@bentoml.service(workers=cores())
 class Scores:
     """Decodes and scores with the classes that our service uses; a file comes as base64."""
 

@@ -1,6 +1,5 @@
 """The same model behind LitServe, for benchmarks/serving.py: python serving_litserve.py PORT CLASSIFIER.onnx"""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import litserve
 
 from serve.pictures import from_value
 from serve.session import Classifier
+from sslbt.cores import cores
 
 
 class Api(litserve.LitAPI):
@@ -28,5 +28,5 @@ class Api(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(Api(), accelerator="cpu", workers_per_device=len(os.sched_getaffinity(0)))
+    server = litserve.LitServer(Api(), accelerator="cpu", workers_per_device=cores())
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

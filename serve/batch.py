@@ -1,7 +1,6 @@
 """Scoring many pictures into a table: on all cores, in bounded memory, going on where it was killed."""
 
 import hashlib
-import os
 import sys
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from serve.batch_parts import WRITERS, Parts
 from serve.batch_summary import Summary
 from serve.pictures import all_from_bytes
 from serve.session import Classifier, Row
+from sslbt.cores import cores
 from sslbt.data.files import File
 from sslbt.data.slices import first_line
 from sslbt.errors import UserError
@@ -123,8 +123,8 @@ def _scored(classifier: Classifier, files: Iterator[File], first: int, every: in
     Decoders and the session compute without Python's lock. A batch of several pictures is no faster on a CPU, and so
     what a file gets never depends on its neighbours.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ThreadPoolExecutor(cores)
+    threads = cores()
+    pool = ThreadPoolExecutor(threads)
     ahead: deque[tuple[int, Future[list[Row]]]] = deque()
     held = 0
     try:
@@ -132,7 +132,7 @@ def _scored(classifier: Classifier, files: Iterator[File], first: int, every: in
             size = reader.size if isinstance(reader, Held) else 0
             ahead.append((size, pool.submit(_rows, classifier, name, reader, bool(every) and number % every == 0)))
             held += size
-            while len(ahead) > AHEAD * cores or (held > MEMORY and len(ahead) > 1):
+            while len(ahead) > AHEAD * threads or (held > MEMORY and len(ahead) > 1):
                 size, future = ahead.popleft()
                 yield future.result()
                 held -= size

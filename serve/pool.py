@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from fastapi import HTTPException
 
 from serve.pictures import Picture
 from serve.session import Classifier, Row, Scores
+from sslbt.cores import cores
 
 MOST_TOGETHER = 4  # pictures; on a CPU more of them leave the cache and take longer each
 WAITING = 64  # pictures a thread may have waiting: about half a second's work
@@ -61,7 +61,7 @@ class Pool:
     """
 
     def __init__(self, seen: Callable[[Classifier, list[Row], Scores], None], threads: int | None = None) -> None:
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or cores()
         self.capacity = WAITING * self.threads
         self._seen = seen
         self._waiting: deque[Piece] = deque()

@@ -21,6 +21,7 @@ from threading import Thread
 import numpy as np
 from PIL import Image
 
+from sslbt.cores import cores
 from sslbt.data.files import File, OnDisk
 from sslbt.data.formats import read, slice_name
 from sslbt.data.slices import Slice, check_pixels
@@ -75,14 +76,14 @@ def read_files(files: Iterable[File]) -> Iterator[Found | Refused]:
     rest = next(tasks, None)
     if rest is None:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    pool = ProcessPoolExecutor(cores, get_context("spawn"), _begin)
+    workers = cores()
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin)
     ahead: deque[tuple[str, int, Future[list[Found | Refused]]]] = deque()
     try:
         for group in chain([rest], tasks):
             size = sum(_size(content) for _, content in group)
             ahead.append((group[0][0], size, pool.submit(_read_group, group)))
-            while len(ahead) > 3 * cores or sum(size for _, size, _ in ahead) > MEMORY:
+            while len(ahead) > 3 * workers or sum(size for _, size, _ in ahead) > MEMORY:
                 yield from ahead[0][2].result()
                 ahead.popleft()
         while ahead:
