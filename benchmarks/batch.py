@@ -30,6 +30,7 @@ from memory import PeakMemory
 from PIL import Image
 
 from serve.batch import score
+from sslbt.cores import cores
 
 RELEASED = Path(__file__).parents[1] / "sslbt/released/classifier.onnx"
 CORES = cores()

@@ -1,8 +1,8 @@
 """The process that serves: its socket, how long it waits for whom, how it ends."""
 
 import asyncio
-import resource
 import socket
+import sys
 from typing import Any
 
 import uvicorn
@@ -54,10 +54,17 @@ def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise UserError(f"{host}:{port}: can't listen there ({error}); choose another host or port") from error
-    # Every connection is an open file: slow callers must not use up the few that a shell allows.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _allow_many_connections()
     with listener:
         print(f"Serving on http://{host}:{listener.getsockname()[1]}", flush=True)
         config = uvicorn.Config(app, http=Impatient, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _allow_many_connections() -> None:
+    """Every connection is an open file: slow callers must not use up the few that a shell allows."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
