@@ -127,11 +127,16 @@ def from_outside(port: int, server: Server, files: list[bytes], clients: int, se
     return taken
 
 
+def free_port() -> int:
+    """One that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        return unused.getsockname()[1]
+
+
 @contextlib.contextmanager
 def started(server: Server) -> Iterator[int]:
     """A server in a process of its own, ready; its port."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     command = [str(port) if word == "PORT" else word for word in server.command]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(

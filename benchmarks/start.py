@@ -10,7 +10,6 @@ what the process had used by then: what the start takes where nothing else runs.
 import argparse
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,19 +22,13 @@ from pathlib import Path
 
 import mlflow
 import psutil
+from serving import free_port
 
 from sslbt.tracking import registry
 from sslbt.tracking.models import RELEASED, onnx_file
 
 NAME = "brain-tumor-classifier"
 CHAMPION = f"models:/{NAME}@champion"
-
-
-def free_port() -> int:
-    """One that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait(process: subprocess.Popen, address: str) -> None:

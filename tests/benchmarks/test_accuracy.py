@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -175,3 +176,22 @@ def test_a_variant_stands_beside_the_whole_recipe(copied: Path, capsys: pytest.C
     ablation.main(asked)
     assert {path: path.stat().st_mtime_ns for path in kept.glob("*.csv")} == before
     assert capsys.readouterr().out.splitlines()[-2:] == lines[-2:]
+
+
+def test_two_recipes_are_compared(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import accuracy
+    import between
+
+    monkeypatch.setattr(between, "open_study", lambda given: accuracy.open_study(Namespace(**vars(given) | here)))
+    here = {"folder": copied}
+    asked = ["--folds", "1,2", "--budgets", "12", "--draws", "0,1"]
+    between.main(["sample:36", "tiny/contrastive", "tiny/scratch", *asked])
+    cells = capsys.readouterr().out.splitlines()[-1].split("|")
+    ours, theirs = (
+        np.mean([by_hand(answers(copied, way, draw)) for draw in (0, 1)], axis=0) for way in ("contrastive", "scratch")
+    )
+    assert [float(cell.split("(")[0]) for cell in cells[3:5]] == pytest.approx(list(ours - theirs), abs=6e-4)
+    with pytest.raises(SystemExit, match="all-0 is not there"):
+        between.main(["sample:36", "tiny/contrastive", "tiny/scratch", "--folds", "1", "--budgets", "all"])
