@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test torture lint bench clean
 
 install: .venv/installed
 
@@ -27,6 +27,9 @@ demo: install  ## the main job on synthetic slices
 
 test: .venv/installed-dev $(NODE)/node_modules/.package-lock.json  ## a process a core, each with one thread: together they wait less for each other
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+torture: .venv/installed-dev  ## what test tries a little of, at full size: hours
+	OMP_NUM_THREADS=1 SSLBT_TORTURE=1 $(BIN)/python -m pytest tests/torture -n auto --dist loadfile --timeout 7200
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
