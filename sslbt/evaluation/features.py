@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sslbt.nn.encoder import Encoder
 
-BATCH = 128
+BATCH = 32  # larger maps than of so many come from fresh memory each time, which takes as long as computing them
 
 
 @torch.no_grad()
