@@ -32,8 +32,11 @@ def fit_head(model: Classifier, slices: Tensor, labelled: Tensor, labels: Tensor
     features = normalize.eval()(torch.from_numpy(extract(model.encoder, labelled)).to(linear.weight.device))
     fitted = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000, class_weight="balanced")
     fitted.fit(features.cpu().numpy(), labels.cpu().numpy())
+    weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
+    if len(fitted.classes_) == 2:  # of two classes scikit-learn gives one row, the second's less the first's
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     with torch.no_grad():
         linear.weight.zero_()
         linear.bias.zero_()
-        linear.weight[fitted.classes_] = torch.from_numpy(fitted.coef_).to(linear.weight)
-        linear.bias[fitted.classes_] = torch.from_numpy(fitted.intercept_).to(linear.bias)
+        linear.weight[fitted.classes_] = weight.to(linear.weight)
+        linear.bias[fitted.classes_] = bias.to(linear.bias)

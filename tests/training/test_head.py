@@ -39,6 +39,20 @@ def test_the_head_is_logistic_regression_on_standardised_features(model: Classif
     assert (found.argmax(axis=1) == np.arange(30) % 3).mean() > 0.5
 
 
+def test_of_two_classes_it_is_logistic_regression_too() -> None:
+    labels = torch.tensor([0] * 20 + [1] * 6)
+    model, shown = Classifier(Encoder(8), 2), pictures(labels)
+    fit_head(model, shown, shown, labels)
+    scaler = StandardScaler().fit(extract(model.encoder, shown))
+    scaler.scale_ = np.sqrt(scaler.var_ + model.head[0].eps)
+    features = scaler.transform(extract(model.encoder, shown))
+    regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=1000, class_weight="balanced")
+    wanted = regression.fit(features, labels.numpy()).predict_proba(features)
+    found = softmax(logits(model, shown), axis=1)
+    np.testing.assert_allclose(found, wanted, atol=0.005)
+    assert found.std(axis=0).max() > 0.03
+
+
 def test_the_encoder_stays_as_it_is(model: Classifier) -> None:
     before = {name: tensor.clone() for name, tensor in model.encoder.state_dict().items()}
     fit_head(model, pictures(LABELS), pictures(LABELS), LABELS)
