@@ -122,12 +122,9 @@ def examples(judge: Judge) -> np.ndarray:
     """Places of right answers among the test slices, of each class as many, of other patients where there are."""
     right = pd.DataFrame({"label": judge.predictions.labels, "family": judge.predictions.families})
     right = right[judge.predictions.predicted == judge.predictions.labels]
+    each = -(-EXAMPLES // max(1, right.label.nunique()))
     first = right.assign(turn=right.groupby(["label", "family"]).cumcount())
-    order = (
-        first.sort_values(["turn", "family"], kind="stable")
-        .groupby("label")
-        .head(-(-EXAMPLES // right.label.nunique()))
-    )
+    order = first.sort_values(["turn", "family"], kind="stable").groupby("label").head(each)
     return order.index.to_numpy()
 
 
