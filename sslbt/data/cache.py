@@ -19,7 +19,7 @@ from sslbt.data.source import Source, cache_folder, locate, once
 from sslbt.errors import UserError
 from sslbt.terminal import progress
 
-FORMAT = 3  # raise it when what the cache holds changes
+FORMAT = 4  # raise it when what the cache holds changes
 TEXT = ("file", "patient", "family", "class", "plane", "sha256", "path")
 
 

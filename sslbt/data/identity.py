@@ -73,9 +73,16 @@ def family(patient: str) -> str:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The last parts of these paths, if no two are alike; else the paths."""
-    names = [PurePosixPath(path).name for path in paths]
-    return names if len(set(names)) == len(names) else list(paths)
+    """The last parts of these paths, if no two are alike; else the paths, less the folders around all of them.
+
+    So a zip that holds a folder gives its files the names that the folder gives them.
+    """
+    parts = [path.split("/") for path in paths]
+    names = [own[-1] for own in parts]
+    if len(set(names)) == len(names):
+        return names
+    shared = _shared([own[:-1] for own in parts])
+    return ["/".join(own[shared:]) for own in parts]
 
 
 def _identity(
@@ -110,10 +117,15 @@ def _identity(
 def _folders(paths: Sequence[str]) -> list[tuple[str, ...]]:
     """The folders above each file, less those around all of them (but the innermost where there are no others)."""
     parents = [PurePosixPath(path).parts[:-1] for path in paths]
-    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*parents, strict=False)))
+    shared = _shared(parents)
     if len(set(parents)) == 1:
         shared = max(0, shared - 1)
     return [parent[shared:] for parent in parents]
+
+
+def _shared(parents: Sequence[Sequence[str]]) -> int:
+    """How many folders, from the outermost, are around all files."""
+    return sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*parents, strict=False)))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -347,6 +347,8 @@ def test_the_order_of_the_classes_does_not_depend_on_that_of_the_slices(names: l
         (["x/1.png", "y/1.png", "y/2.png"], ["x/1.png", "y/1.png", "y/2.png"]),
         (["x/v.nii#1", "x/v.nii#2"], ["v.nii#1", "v.nii#2"]),
         (["x/v.nii#1", "y/v.nii#1"], ["x/v.nii#1", "y/v.nii#1"]),
+        (["top/in/x/1.png", "top/in/y/1.png"], ["x/1.png", "y/1.png"]),
+        (["x/y/1.png", "x/1.png"], ["y/1.png", "1.png"]),
         ([], []),
     ],
 )
