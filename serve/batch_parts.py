@@ -32,7 +32,7 @@ class Parts:
     Args:
         output: the table to make.
         schema: columns of the parts.
-        facts: what the rows come from, name by name; where one differs from what it was, all begins anew.
+        facts: what the rows come from, name by name; where one or the schema differs from what it was, all begins anew.
 
     Raises:
         UserError: another process makes this table.
@@ -49,7 +49,7 @@ class Parts:
         except Timeout as error:
             raise UserError(f"{output}: another process is making it; wait, or give another output") from error
         try:
-            self._keep_what_fits(facts)
+            self._keep_what_fits(facts | {"columns": schema.to_string()})
         except BaseException:
             self.lock.release()
             raise
@@ -57,7 +57,7 @@ class Parts:
     def _keep_what_fits(self, facts: dict[str, str]) -> None:
         manifest = self.folder / MANIFEST
         before: dict[str, str] = {}
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ValueError):
             before = json.loads(manifest.read_text())
         changed = [name for name, value in facts.items() if before.get(name) != value]
         if changed and before:

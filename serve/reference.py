@@ -18,6 +18,7 @@ from serve.session import Scores
 from sslbt.errors import UserError
 
 KEY = "drift_reference"  # in the ONNX file's metadata
+FORMAT = 1  # of what lies there; raise it when earlier code would misread it. Without a number it is of format 1
 WINDOW = 300  # the last slices, that a report is about
 SLICES = 30  # of one patient at most, in a reference and in a window; the figshare set has 15 on average
 HANDFUL, MANY = 5, WINDOW // SLICES  # patients that a window is taken to be of, at least and at most
@@ -86,21 +87,26 @@ class Reference:
         """That of a classifier's file; None where it holds none.
 
         Raises:
-            UserError: it is damaged.
+            UserError: it is damaged, or made by a newer version.
         """
         if KEY not in metadata:
             return None
         try:
             with np.load(io.BytesIO(base64.b64decode(metadata[KEY], validate=True)), allow_pickle=False) as stored:
-                return cls(tuple(json.loads(metadata["classes"])), **stored)
+                arrays = dict(stored)
+            newer = int(arrays.pop("format", FORMAT)) > FORMAT
+            reference = None if newer else cls(tuple(json.loads(metadata["classes"])), **arrays)
         except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile, zlib.error) as error:
             raise UserError(f"the model's reference for drift is damaged ({error}); export the model again") from error
+        if reference is None:
+            raise UserError("the model's reference for drift was made by a newer version of sslbt; update sslbt")
+        return reference
 
     def to_metadata(self) -> str:
         """As text, for the entry `KEY`: 30 kB for 500 slices, and 256 channels."""
         stored = {name: value for name, value in vars(self).items() if name != "classes"}
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **stored)
+        np.savez_compressed(buffer, allow_pickle=False, format=np.array(FORMAT), **stored)
         return base64.b64encode(buffer.getvalue()).decode()
 
     def measure(self, scores: Scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

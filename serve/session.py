@@ -12,6 +12,7 @@ import onnxruntime as ort
 from serve.pictures import Picture
 from sslbt.errors import UserError
 
+FORMAT = 1  # of the file, as `sslbt.export.onnx` writes it; a file without a number is of format 1
 MAX_BATCH = 16
 MAX_BATCH_PIXELS = MAX_BATCH * 512 * 512
 
@@ -65,7 +66,7 @@ class Classifier:
             threads: threads ONNX Runtime uses within one call.
 
         Raises:
-            UserError: no such file, not ONNX, or not of the contract.
+            UserError: no such file, not ONNX, not of the contract, or of another version's.
         """
         if not path.is_file():
             raise UserError(f"{path}: no such file; give the classifier's .onnx file")
@@ -77,8 +78,11 @@ class Classifier:
             session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise UserError(f"{path}: no readable ONNX file ({_first_line(error)}); export the model again") from error
+        metadata = dict(session.get_modelmeta().custom_metadata_map)
+        if problem := _other_version(session, metadata):
+            raise UserError(f"{path}: {problem}")
         try:
-            classifier = cls(session, dict(session.get_modelmeta().custom_metadata_map))
+            classifier = cls(session, metadata)
             classifier._try_once()
         except Exception as error:
             raise UserError(
@@ -161,6 +165,17 @@ class Classifier:
         probabilities = self.scores([ramp]).probabilities
         if probabilities.shape != (1, len(self.classes)) or not np.allclose(probabilities.sum(), 1, atol=1e-3):
             raise ValueError("its scores are no probabilities")
+
+
+def _other_version(session: ort.InferenceSession, metadata: dict[str, str]) -> str:
+    """Why a classifier of sslbt can't be read by this version of it, and the remedy; empty where it can."""
+    if metadata.get("format", "1") not in map(str, range(1, FORMAT + 1)):
+        return "made by a newer version of sslbt; update sslbt to read it"
+    outputs = {output.name for output in session.get_outputs()}
+    missing = set(SCORES) - outputs
+    if missing and SCORES[0] in outputs and metadata.keys() >= {"classes", "run_id", "version"}:
+        return f"made by an earlier version of sslbt, without {min(missing)}; export it again with `sslbt register`"
+    return ""
 
 
 def _same_size(pictures: Sequence[np.ndarray]) -> Iterator[list[int]]:

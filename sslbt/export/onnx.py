@@ -21,6 +21,7 @@ from sslbt.evaluation.saliency import layer_cam
 from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
 
+FORMAT = 1  # raise it when earlier code would misread the file, here and in `serve.session`
 EXPLAIN = "explain"
 SALIENCY = "saliency"
 OUTPUTS = ["probabilities", "confidence", "abstain", "strangeness", "features", SALIENCY]
@@ -141,6 +142,7 @@ def metadata(about: dict[str, Any], strange_above: float) -> dict[str, str]:
         "run_id": about["run_id"],
         "pretrained": about["pretrained"],
         "version": sslbt.__version__,
+        "format": str(FORMAT),
         "code_version": about["code_version"],
         "data_digest": about["data_digest"],
         "split_hash": about["split_hash"],

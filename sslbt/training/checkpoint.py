@@ -16,6 +16,7 @@ from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
 
+FORMAT = 1  # raise it when earlier code would misread what is written; a file without a number is of format 1
 OUTLIER = "outlier."  # what its tensors are called by
 
 
@@ -25,7 +26,7 @@ def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     partial = path.with_name(f".partial-{path.name}")
     try:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        partial.write_bytes(serialize(whole, {"about": json.dumps(about)}))
+        partial.write_bytes(serialize(whole, {"about": json.dumps(about | {"format": FORMAT})}))
         os.replace(partial, path)
     except OSError as error:  # of a full disk, say, Python doesn't name the file
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -37,7 +38,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of a checkpoint.
 
     Raises:
-        UserError: the file is missing, damaged or not one of ours.
+        UserError: the file is missing, damaged, not one of ours, or made by a newer version.
     """
     try:
         return parse(path.read_bytes(), path)
@@ -52,9 +53,13 @@ def parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
     try:
         tensors = deserialize(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return tensors, json.loads(header["__metadata__"]["about"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        about = json.loads(header["__metadata__"]["about"])
+        newer = about.pop("format", FORMAT) > FORMAT
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged or not a checkpoint of sslbt ({error})") from error
+    if newer:
+        raise UserError(f"{path}: made by a newer version of sslbt; update sslbt to read it")
+    return tensors, about
 
 
 def save_encoder(path: Path, encoder: Encoder, about: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class State:
         """From the last checkpoint, whose weights go into model and optimiser; a new one where there is none.
 
         Raises:
-            UserError: the checkpoint is damaged, or that of a training with another schedule.
+            UserError: the checkpoint is damaged, or that of another version, network or schedule.
         """
         path = folder / LAST
         content = parallel.from_first(lambda: path.read_bytes() if path.exists() else None)
@@ -57,11 +57,19 @@ class State:
             tensors, about = checkpoint.parse(content, path)
         except UserError as error:
             raise UserError(f"{error}; remove it to train from the beginning") from error
-        if about.pop("schedule") != asdict(schedule):
-            raise UserError(f"{path}: belongs to a training of another length, rate or seed; remove it to begin anew")
-        checkpoint.unpack_optimizer(optimizer, tensors)
-        model.load_state_dict(weights_of(tensors))
-        return cls(history=[Epoch(**epoch) for epoch in about.pop("history")], **about)
+        try:
+            if about.pop("schedule") != asdict(schedule):
+                raise UserError(
+                    f"{path}: belongs to a training of another length, rate or seed; remove it to begin anew"
+                )
+            state = cls(history=[Epoch(**epoch) for epoch in about.pop("history")], **about)
+            checkpoint.unpack_optimizer(optimizer, tensors)
+            model.load_state_dict(weights_of(tensors))
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{path}: left by another version of sslbt or another training; remove it to begin anew"
+            ) from error
+        return state
 
     def end_epoch(self, metrics: Metrics, ended: float) -> Epoch:
         """Add an epoch to the history; the next one begins."""

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import sslbt
+from serve import session
 from sslbt.data.preprocess import Preprocess, resize
 from sslbt.evaluation.saliency import saliency
-from sslbt.export.onnx import EXPLAIN, OUTPUTS, SALIENCY
+from sslbt.export.onnx import EXPLAIN, FORMAT, OUTPUTS, SALIENCY
 
 FACTS = ("run_id", "pretrained", "code_version", "data_digest", "split_hash")
 SAME = {"atol": 1e-4, "rtol": 0}
@@ -166,3 +167,8 @@ def test_the_file_is_whole_in_itself(exported: Any) -> None:
     model = onnx.load(exported.path)
     onnx.checker.check_model(model, full_check=True)
     assert (model.ir_version, [(own.domain, own.version) for own in model.opset_import]) == (10, [("", 20)])
+
+
+def test_its_format_is_the_one_that_the_service_reads(exported: Any) -> None:
+    assert session.FORMAT == FORMAT
+    assert session.Classifier.load(exported.path).metadata["format"] == str(FORMAT)

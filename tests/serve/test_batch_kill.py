@@ -177,6 +177,14 @@ def test_changed_pictures_begin_anew(model, source, begun, monkeypatch, capsys):
     assert table.confidence[1] == table.confidence[2]
 
 
+def test_parts_of_another_version_begin_anew(model, source, begun, monkeypatch, capsys):
+    monkeypatch.setattr(batch, "FURTHER", (*batch.FURTHER, pa.field("later", pa.string())))
+    names = scored_files(monkeypatch)
+    score(model, source, begun)
+    assert "the columns changed since; beginning anew" in capsys.readouterr().err
+    assert len(names) == 201
+
+
 def test_two_at_once_are_refused(model, source, begun):
     parts = batch_parts.Parts(begun, pa.schema([]), {})
     with pytest.raises(UserError, match=r"scores\.csv: another process is making it"):

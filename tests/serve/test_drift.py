@@ -164,6 +164,13 @@ def test_through_the_files_metadata(reference: Reference) -> None:
             Reference.from_metadata(stored | {KEY: damaged})
 
 
+def test_a_reference_of_a_newer_version_says_so(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = {KEY: reference.to_metadata(), "classes": json.dumps(CLASSES)}
+    monkeypatch.setattr("serve.reference.FORMAT", 0)
+    with pytest.raises(UserError, match="made by a newer version of sslbt; update sslbt"):
+        Reference.from_metadata(stored)
+
+
 def test_a_reference_needs_four_families() -> None:
     three, four = of_patients(3, seed=12), of_patients(4, seed=12)
     for unseen, learnt in ((three, four), (four, three)):

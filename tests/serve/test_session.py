@@ -1,10 +1,11 @@
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
-from serve.session import MAX_BATCH, Classifier
+from serve.session import FORMAT, MAX_BATCH, Classifier
 from sslbt.errors import UserError
 
 
@@ -137,3 +138,16 @@ def test_another_contract_is_refused(tmp_path, write_tiny, classifier):
     two = classifier.metadata | {"classes": '["a", "b"]'}
     with pytest.raises(UserError, match="no classifier of sslbt"):
         Classifier.load(write_tiny(tmp_path / "two.onnx", two))
+
+
+def test_files_of_other_versions_are_refused_with_a_remedy(tmp_path, write_tiny, classifier):
+    newer = write_tiny(tmp_path / "newer.onnx", classifier.metadata | {"format": str(FORMAT + 1)})
+    with pytest.raises(UserError, match=r"newer\.onnx: made by a newer version of sslbt; update sslbt"):
+        Classifier.load(newer)
+    older = onnx.load(write_tiny(tmp_path / "older.onnx"))
+    (features,) = (output for output in older.graph.output if output.name == "features")
+    older.graph.output.remove(features)
+    onnx.save(older, tmp_path / "older.onnx")
+    with pytest.raises(UserError, match=r"older\.onnx: made by an earlier version .* features; export it again with"):
+        Classifier.load(tmp_path / "older.onnx")
+    Classifier.load(write_tiny(tmp_path / "same.onnx", classifier.metadata | {"format": str(FORMAT)}))

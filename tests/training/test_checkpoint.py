@@ -1,9 +1,11 @@
+import json
 import os
 import stat
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sslbt.errors import UserError
@@ -115,8 +117,6 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, path: Path) -> None:
 
 
 def test_a_file_of_another_program_is_not_ours(path: Path) -> None:
-    from safetensors.torch import save_file
-
     path.parent.mkdir(parents=True)
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(UserError, match="damaged or not a checkpoint"):
@@ -165,6 +165,24 @@ def test_a_classifier_of_an_earlier_version_is_refused_with_a_remedy(path: Path,
     checkpoint.save(path, classifier.state_dict(), older | {"kind": "classifier", "width": 4})
     with pytest.raises(UserError, match="made by an earlier version; fine-tune it again"):
         checkpoint.load_classifier(path)
+
+
+def test_what_a_newer_version_made_is_refused_with_a_remedy(
+    path: Path, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save_classifier(path, classifier, Outlier(), ABOUT)
+    monkeypatch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT - 1)
+    for load in (checkpoint.load_encoder, checkpoint.load_classifier, checkpoint.load_outlier):
+        with pytest.raises(UserError, match=r"net\.safetensors: made by a newer version of sslbt; update sslbt"):
+            load(path)
+
+
+@pytest.mark.parametrize("about", [[1], "text", {"format": "first"}])
+def test_facts_that_are_none_are_not_ours(path: Path, about: object) -> None:
+    path.parent.mkdir(parents=True)
+    save_file({"a": torch.ones(1)}, path, {"about": json.dumps(about)})
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+        checkpoint.load(path)
 
 
 def test_an_encoder_is_no_classifier(path: Path, classifier: Classifier) -> None:

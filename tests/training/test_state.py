@@ -57,6 +57,25 @@ def test_the_checkpoint_of_another_training_is_not_continued(tmp_path: Path) -> 
             State.resume(tmp_path, model, optimizer, replace(SCHEDULE, **other))
 
 
+def test_what_another_version_left_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    State().save(tmp_path, model, optimizer, SCHEDULE)
+    tensors, about = checkpoint.load(tmp_path / LAST)
+    lacking = {name: tensor for name, tensor in tensors.items() if name != "0.weight"}
+    others = [
+        (tensors, {name: value for name, value in about.items() if name != "schedule"}),
+        (tensors, {name: value for name, value in about.items() if name != "history"}),
+        (tensors, about | {"a fact of later versions": 1}),
+        (tensors, about | {"history": [{"number": 0}]}),
+        (lacking, about),
+        (tensors | {"optimizer.99.exp_avg": torch.ones(1)}, about),
+    ]
+    for kept, facts in others:
+        checkpoint.save(tmp_path / LAST, kept, facts)
+        with pytest.raises(UserError, match=r"last\.safetensors: left by another version .*; remove it to begin anew"):
+            State.resume(tmp_path, *trained(), SCHEDULE)
+
+
 class Evil:
     def __reduce__(self) -> tuple:
         return os.mkdir, (os.environ["EVIL_FOLDER"],)
