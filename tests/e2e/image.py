@@ -7,11 +7,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from docker.utils import exclude_paths
 from dockerfile_parse import DockerfileParser
+from team import free_port
 
 CONTEXT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -58,11 +63,36 @@ class Image:
         return subprocess.run(words, env=self.environment, stderr=subprocess.DEVNULL).returncode == 0
 
 
-def build(root: Path) -> Image:
-    """Follow the Dockerfile; a step that isn't known here fails."""
+@contextmanager
+def served(image: Image, *words: object, **variables: str) -> Iterator[int]:
+    """The port at which a container of this image is ready."""
+    port = free_port()
+    assert not image.healthy(port)
+    process = image.start(*words, "--port", port, **variables)
+    try:
+        until = time.monotonic() + 120
+        while not image.healthy(port):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < until
+        yield port
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=60)[0]
+    assert "Traceback" not in said, said
+
+
+def ask(port: int, name: str, data: bytes) -> list[float]:
+    """The probabilities that a service gives a file."""
+    answer = httpx.post(f"http://127.0.0.1:{port}/predict", files=[("files", (name, data))], timeout=60).json()
+    (row,) = answer["predictions"]
+    return [row[key] for key in row if key.startswith("p_")]
+
+
+def build(root: Path, interpreter: str = sys.executable) -> Image:
+    """Follow the Dockerfile with this Python; a step that isn't known here fails."""
     (root / "tmp").mkdir(parents=True)
     python = root / "python"
-    subprocess.run([BIN / "uv", "venv", "-q", "-p", sys.executable, python], check=True)
+    subprocess.run([BIN / "uv", "venv", "-q", "-p", interpreter, python], check=True)
     image = Image(root, _outside(python), [], [], [])
     given = set(exclude_paths(str(CONTEXT), (CONTEXT / ".dockerignore").read_text().splitlines()))
     for step in DockerfileParser(str(CONTEXT / "Dockerfile")).structure:

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from image import BIN, CONTEXT, Image, build
+from image import BIN, CONTEXT, Image, ask, build, served
 from makers import dicom, encoded, nifti
 from mlflow import MlflowClient
 from team import free_port
@@ -49,30 +49,6 @@ def expected(pixels) -> list[float]:
     """What the released classifier says of it, here."""
     scores = Classifier.load(RELEASED_FOLDER / "classifier.onnx").scores([pixels])
     return scores.probabilities[0].tolist()
-
-
-@contextmanager
-def served(image: Image, *words: object, **variables: str) -> Iterator[int]:
-    """The port at which a container of this image is ready."""
-    port = free_port()
-    assert not image.healthy(port)
-    process = image.start(*words, "--port", port, **variables)
-    try:
-        until = time.monotonic() + 120
-        while not image.healthy(port):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < until
-        yield port
-    finally:
-        process.terminate()
-        said = process.communicate(timeout=60)[0]
-    assert "Traceback" not in said, said
-
-
-def ask(port: int, name: str, data: bytes) -> list[float]:
-    answer = httpx.post(f"http://127.0.0.1:{port}/predict", files=[("files", (name, data))], timeout=60).json()
-    (row,) = answer["predictions"]
-    return [row[key] for key in row if key.startswith("p_")]
 
 
 def version_of(port: int) -> str:
