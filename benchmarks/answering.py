@@ -8,7 +8,7 @@ threshold, and the sets of the others' slices are looked at. Prints the mean sha
 weighing the same, beside what was promised.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -48,4 +48,8 @@ def main(data: str, checkpoints: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [Path(name).expanduser() for name in sys.argv[2:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("classifiers", type=Path, nargs="+", metavar="classifier")
+    given = parser.parse_args()
+    main(given.data, [path.expanduser() for path in given.classifiers])

@@ -9,7 +9,7 @@ patients it had, the accuracy, and the share of alarms, of classes / of pictures
 one; then what it costs.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 from collections import defaultdict
@@ -170,5 +170,9 @@ def costs(drift: Drift, batch: Scores) -> None:
 
 
 if __name__ == "__main__":
-    for classifier in sys.argv[2:]:
-        measure(sys.argv[1], Path(classifier).expanduser())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("classifiers", type=Path, nargs="+", metavar="classifier")
+    given = parser.parse_args()
+    for classifier in given.classifiers:
+        measure(given.data, classifier.expanduser())

@@ -7,7 +7,7 @@ is a kind of pictures: PNG, JPEG or TIFF, coloured ones turned grey. Prints kind
 how long fitting and a score took.
 """
 
-import sys
+import argparse
 import time
 from pathlib import Path
 
@@ -57,4 +57,8 @@ def main(data: str, folders: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [Path(folder).expanduser() for folder in sys.argv[2:]])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("folders", type=Path, nargs="*", metavar="folder")
+    given = parser.parse_args()
+    main(given.data, [folder.expanduser() for folder in given.folders])

@@ -6,8 +6,8 @@ The bare loop reads image, label, PID and mask in one process and does nothing w
 normalises, compares and writes, on all cores. Both find the files in the page cache; the better of two runs counts.
 """
 
+import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -67,8 +67,10 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]).expanduser())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    if folder := parser.parse_args().folder:
+        main(folder.expanduser())
     else:
         from sslbt.data.phantom import make_sample
 
