@@ -17,6 +17,7 @@ from sslbt.evaluation import figures
 from sslbt.evaluation.features import extract
 from sslbt.evaluation.probe import Probe
 from sslbt.nn.encoder import Encoder
+from sslbt.terminal import say
 from sslbt.tracking.code import code_version
 from sslbt.tracking.models import ENCODER, LAST_ENCODER
 from sslbt.tracking.run import Run
@@ -106,6 +107,7 @@ def leave_encoder(
     encoder.load_state_dict(own)
     with run.artifact(LAST_ENCODER) as path:
         checkpoint.save_encoder(path, encoder, about | {"epoch": last})
+    say(f"the encoder is in the run {run.id}: finetune and suggest take it as pretrained={run.id}")
 
 
 def origin(cache: Cache, split: Split, rows: np.ndarray, run: Run) -> dict:

@@ -114,6 +114,7 @@ def finetune(cfg: Finetune, run: Run) -> None:
     lineage["seen"] = sorted({tuple(slice_) for slice_ in [*lineage["seen"], *before["seen"]]})
     with run.artifact(CLASSIFIER) as path:
         checkpoint.save_classifier(path, model, outlier, facts | lineage)
+    say(f"the classifier is in the run {run.id}: evaluate takes it as model={run.id}")
 
 
 def labelled(split: Split, rows: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> pd.DataFrame:

@@ -14,12 +14,11 @@ import venv
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import strangers_data
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from team import free_port
-
-import strangers_data
 from shown import ROOT, Command
+from team import free_port
 
 SMALL = {"epochs": "2", "size": "32", "width": "8", "num_pairs": "256"}
 SERVERS = {"sslbt serve": (8080, "/ready"), "mlflow ui": (5000, "/health"), "mlflow models serve": (5001, "/ping")}
@@ -91,11 +90,9 @@ class Day:
     def shell(self, text: str) -> tuple[int, str]:
         """Exit code and everything said; what is exported stays so for the next command."""
         state = self.folder / "environment.sh"
-        ending = (
-            f"code=$?; export -p > {state}.new && echo cd '\"{self.clone}\"' >> {state}.new; mv {state}.new {state}"
-        )
+        keep = f"export -p > {state}.new && echo cd '\"{self.clone}\"' >> {state}.new && mv {state}.new {state}"
         done = subprocess.run(
-            ["bash", "-c", f". {state}\n{text.removesuffix('&')}\n{ending}; exit $code"],
+            ["bash", "-c", f". {state}\n{text.removesuffix('&')}\ncode=$?\n{keep}\nexit $code"],
             env=self._bare(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -152,8 +152,12 @@ def all_commands() -> list[Command]:
 
 def quoted(page: str) -> list[str]:
     """What stands in backticks."""
-    inline = [child for token in tokens(page) for child in token.children or []]
-    return [child.content for child in inline if child.type == "code_inline"]
+    return [token.content for token in inline(page) if token.type == "code_inline"]
+
+
+def inline(page: str) -> list[Token]:
+    """The words, links and pictures of all its sentences."""
+    return [child for token in tokens(page) for child in token.children or []]
 
 
 def _whole(text: str) -> bool:

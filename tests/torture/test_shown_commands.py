@@ -9,10 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
-
 import shown
 import understood
+import yaml
 
 NOT_RUN = tomllib.loads(Path(__file__).with_name("not_run.toml").read_text())
 

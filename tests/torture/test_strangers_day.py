@@ -1,15 +1,13 @@
 """Every shown command runs, page by page, as a stranger would give it in a fresh clone."""
 
 import re
-import shutil
 
 import pytest
+import shown
 from day import Day
 from size import FULL
 from test_shown_commands import NOT_RUN
 from test_shown_names import FAMILIES
-
-import shown
 
 pytestmark = pytest.mark.skipif(not FULL, reason="an hour; make torture")
 
@@ -26,6 +24,10 @@ def day(tmp_path_factory):
     return Day.begin(tmp_path_factory.mktemp("day"))
 
 
+def is_run(command):
+    return not any(command.text.startswith(start) for start in NOT_RUN)
+
+
 @pytest.mark.parametrize("page", in_order())
 def test_every_command_of_the_page_runs(day, page):
     wrong = []
@@ -35,9 +37,7 @@ def test_every_command_of_the_page_runs(day, page):
             if block.kind == "python":
                 wrong.append(day.do(shown.Command(page, block.line, f"python - <<'END'\n{block.text}\nEND")))
             elif block.kind == "shell":
-                for command in shown.commands(block):
-                    if not any(command.text.startswith(start) for start in NOT_RUN):
-                        wrong.append(day.do(command))
+                wrong += [day.do(command) for command in shown.commands(block) if is_run(command)]
     finally:
         day.end_page()
     assert not any(wrong), "\n".join(filter(None, wrong))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,12 +18,12 @@ import torch.distributed.run
 import yaml
 from fastapi import FastAPI
 from mlflow.cli import cli as mlflow_commands
+from shown import ROOT
 from starlette.routing import Match
 
 from serve.app import create_app
 from serve.current import Current, Model
 from serve.session import Classifier
-from shown import ROOT
 from sslbt.cli import parse
 from sslbt.errors import UserError
 from sslbt.tracking.models import onnx_file
@@ -154,7 +155,7 @@ def pip(words: list[str]) -> None:
     """Files of pins exist, and a pin shown is the one that is tested."""
     assert words[0] == "install"
     pins = "\n".join(path.read_text() for path in ROOT.glob("requirements*.txt"))
-    for option, word in zip(words, words[1:], strict=False):
+    for option, word in pairwise(words):
         if option == "-r":
             assert (ROOT / word).is_file(), f"no file {word}"
         elif not word.startswith(("-", ".")):
