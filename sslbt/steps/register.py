@@ -60,6 +60,7 @@ def register(cfg: Register, run: Run) -> None:
         offer_smaller(path, split, cache, labelled(raw_slices(data, asked), test, about["classes"]), run)
         version = registry.log_model(path, cfg.name, tags)
     run.describe(f"register {cfg.name} version {version.version}", **tags)
+    say(f"{cfg.name} version {version.version} is registered; {ONNX} in the run {run.id} is its file for any runtime")
     decide(cfg.name, version, cfg.metric, run)
 
 

@@ -106,11 +106,13 @@ class Day:
         """The command with ids of runs that are there, and ports that are free."""
         text = re.sub(r"\s+#.*", "", text)
         text = re.sub(r"^curl ", "curl -fsS ", text)
+        text = re.sub(r"--minutes \d+", "--minutes 1", text)
         for port, free in self.ports.items():
             text = re.sub(rf"\b{port}\b", str(free), text)
         newest = {
             r"(?<=--pretrained )(RUN_ID|ENCODER)": lambda: self.id_of("pretrain-contrastive"),
             r"(?<=--model )RUN_ID": lambda: self.id_of("finetune", scratch=False),
+            r"(?<=--run-id )RUN_ID(?= --artifact-path onnx)": lambda: self.id_of("register"),
             r"(?<=--scratch )RUN_ID": lambda: self.id_of("finetune", scratch=True),
             r"\bRUN RUN(\.\.\.)?": self.alike,
             r"\bBEST_RUN\b": lambda: self.runs("sweep")[0].data.tags["best_run"],
