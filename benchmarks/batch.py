@@ -43,6 +43,7 @@ def load(model: Path) -> None:
     global session
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # no warning that an input has a default
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -23,7 +23,8 @@ from team import free_port
 SMALL = {"epochs": "2", "size": "32", "width": "8", "num_pairs": "256"}
 SERVERS = {"sslbt serve": (8080, "/ready"), "mlflow ui": (5000, "/health"), "mlflow models serve": (5001, "/ping")}
 PORTS = (8080, 9000, 5000, 5001)
-MADE = ("suggested.csv", "suggested.html", "none.csv", "model-repository", "scores.csv", "scores.parquet")
+MADE = ("suggested.csv", "first.csv", "none.csv", "model-repository", "scores.csv", "scores.parquet")
+PATIENT = "patient"  # the split where none is given
 MINUTES = 30  # a command
 
 
@@ -60,15 +61,13 @@ class Day:
         """As on another day: nothing of the last page's answers lies about, files that pages name do."""
         for name in MADE:
             shutil.rmtree(self.clone / name) if (self.clone / name).is_dir() else (self.clone / name).unlink(True)
-        for stage, path in (
-            ("pretrain-contrastive", "checkpoint/encoder.safetensors"),
-            ("finetune", "checkpoint/classifier.safetensors"),
-            ("register", "onnx/classifier.onnx"),
-            ("register", "onnx/classifier_int8.onnx"),
-        ):
-            for run in self.runs(stage)[:1]:
-                if any(item.path == path for item in self.client.list_artifacts(run.info.run_id, path.split("/")[0])):
-                    shutil.copy(self.client.download_artifacts(run.info.run_id, path), self.clone)
+        if registered := self.runs("register"):
+            files = {f"onnx/{name}": registered[0].info.run_id for name in ("classifier.onnx", "classifier_int8.onnx")}
+            files["checkpoint/encoder.safetensors"] = self.id_of("pretrain-contrastive")
+            files["checkpoint/classifier.safetensors"] = self.id_of("finetune", scratch=False)
+            for path, run_id in files.items():
+                if any(item.path == path for item in self.client.list_artifacts(run_id, path.split("/")[0])):
+                    shutil.copy(self.client.download_artifacts(run_id, path), self.clone)
 
     def end_page(self) -> None:
         """Stop its servers."""
@@ -82,8 +81,9 @@ class Day:
         code, said = self._serve(kind, text) if kind else self.shell(text)
         with open(self.folder / "said" / f"{command.page.replace('/', '_')}.txt", "a") as kept:
             kept.write(f"$ {text}\n{said}\n")
-        if command.text.startswith("sslbt suggest"):
-            strangers_data.fill_in(self.clone / "suggested.csv", self.folder / "home")
+        if not code and text.startswith("sslbt suggest"):
+            table = named[1] if (named := re.search(r"--output (\S+)", text)) else "suggested.csv"
+            strangers_data.fill_in(self.clone / table, self.folder / "home")
         wrong = f"exit code {code}" if code else "a traceback" if "Traceback (most recent" in said else ""
         return f"{command}\n    {wrong}: {said[-1500:]}" if wrong else ""
 
@@ -109,11 +109,12 @@ class Day:
         text = re.sub(r"--minutes \d+", "--minutes 1", text)
         for port, free in self.ports.items():
             text = re.sub(rf"\b{port}\b", str(free), text)
+        split = asked[1] if (asked := re.search(r"--split (\S+)", text)) else PATIENT
         newest = {
-            r"(?<=--pretrained )(RUN_ID|ENCODER)": lambda: self.id_of("pretrain-contrastive"),
-            r"(?<=--model )RUN_ID": lambda: self.id_of("finetune", scratch=False),
-            r"(?<=--run-id )RUN_ID(?= --artifact-path onnx)": lambda: self.id_of("register"),
-            r"(?<=--scratch )RUN_ID": lambda: self.id_of("finetune", scratch=True),
+            r"(?<=--pretrained )(RUN_ID|ENCODER)": lambda: self.id_of("pretrain-contrastive", split),
+            r"(?<=--model )RUN_ID": lambda: self.id_of("finetune", split, scratch=False),
+            r"(?<=--run-id )RUN_ID": lambda: self.runs("register")[0].info.run_id,
+            r"(?<=--scratch )RUN_ID": lambda: self.id_of("finetune", split, scratch=True),
             r"\bRUN RUN(\.\.\.)?": self.alike,
             r"\bBEST_RUN\b": lambda: self.runs("sweep")[0].data.tags["best_run"],
             r"\bOTHER\b": lambda: "~/png",
@@ -128,19 +129,19 @@ class Day:
     def client(self) -> MlflowClient:
         return MlflowClient(f"sqlite:///{self.clone}/mlflow.db")
 
-    def runs(self, stage: str = "") -> list[Run]:
-        """Finished ones of real (or so taken) slices, the newest first."""
-        kind = f"tags.stage = '{stage}' and " if stage else ""
-        found = self.client.search_runs(["0"], f"{kind}attributes.status = 'FINISHED'", max_results=5000)
-        real = [run for run in found if "figshare" in run.data.params.get("config/data", "figshare")]
-        return sorted(real, key=lambda run: -run.info.start_time)
+    def runs(self, stage: str) -> list[Run]:
+        """Finished ones of ~/figshare, the newest first."""
+        condition = f"tags.stage = '{stage}' and attributes.status = 'FINISHED'"
+        found = self.client.search_runs(["0"], condition, order_by=["attributes.start_time DESC"])
+        return [run for run in found if "figshare" in run.data.params.get("config/data", "figshare")]
 
-    def id_of(self, stage: str, scratch: bool | None = None) -> str:
-        """Of the newest run; of a fine-tuning with or without pretraining if that is asked."""
+    def id_of(self, stage: str, split: str = PATIENT, scratch: bool | None = None) -> str:
+        """Of the newest run with that split; of a fine-tuning with or without pretraining if that is asked."""
         for run in self.runs(stage):
-            if scratch is None or (run.data.params["config/pretrained"] == "none") == scratch:
+            of = run.data.params
+            if of["config/split"] == split and scratch in (None, of.get("config/pretrained") == "none"):
                 return run.info.run_id
-        raise AssertionError(f"no finished {stage}")
+        raise AssertionError(f"no finished {stage} with split={split}")
 
     def alike(self) -> str:
         """Two evaluations on the same slices."""

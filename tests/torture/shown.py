@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ PROGRAMS = (
     *("sslbt", "mlflow", "python", "python3.11", "pip", "make", "torchrun", "curl", "openssl", "sudo", "docker"),
     *("tritonserver", "systemctl", "apt", "chmod", ".", "cd", "export", "for", "printf", "wait", "uv", "npm", "git"),
 )
+NOT_RUN: dict[str, str] = tomllib.loads(Path(__file__).with_name("not_run.toml").read_text())
 ASSIGNMENT = re.compile(r"[A-Z_]+=\S*$")
 SEPARATORS = re.compile(r"[;&|()]+$")
 
@@ -45,6 +47,11 @@ class Command:
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}: {self.text}"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the stranger's day runs it; the others stand in not_run.toml, each with a reason."""
+        return not any(self.text.startswith(start) for start in NOT_RUN)
 
     @property
     def calls(self) -> list[list[str]]:

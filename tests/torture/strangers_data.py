@@ -52,6 +52,8 @@ def lay(home: Path, here: Path) -> None:
     shutil.copy(next(iter(sorted(figshare.glob("[0-9]*.mat")))), here / "1.mat")
     shutil.copy(next(iter(sorted((home / "dicom").iterdir()))), here / "slice.dcm")
     pd.DataFrame({"path": [str(picture) for picture in pictures]}).to_csv(here / "list.csv", index=False)
+    encoded = {"image": [picture.read_bytes() for picture in pictures]}
+    pd.DataFrame(encoded).to_parquet(here / "pictures.parquet")
     with zipfile.ZipFile(here / "scans.zip", "w") as scans:
         for picture in pictures:
             scans.write(picture, picture.name)

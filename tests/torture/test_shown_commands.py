@@ -5,15 +5,11 @@ import configparser
 import csv
 import importlib
 import subprocess
-import tomllib
-from pathlib import Path
 
 import pytest
 import shown
 import understood
 import yaml
-
-NOT_RUN = tomllib.loads(Path(__file__).with_name("not_run.toml").read_text())
 
 
 @pytest.mark.parametrize("page", shown.pages())
@@ -38,13 +34,13 @@ def misunderstood(command, lacking=()):
         except Exception as error:
             yield f"{command}\n    {type(error).__name__}: {error}"
         else:
-            if not known and not any(command.text.startswith(start) for start in NOT_RUN):
+            if not known and command.is_run:
                 yield f"{command}\n    nobody here can tell whether {call[0]} understands it; not_run.toml may say why"
 
 
 def test_what_is_not_run_is_still_shown():
     texts = [command.text for command in shown.all_commands()]
-    gone = [start for start in NOT_RUN if not any(text.startswith(start) for text in texts)]
+    gone = [start for start in shown.NOT_RUN if not any(text.startswith(start) for text in texts)]
     assert not gone
 
 
@@ -110,12 +106,10 @@ def tree(text):
     if text.startswith("model-repository/"):
         return
     for line in text.splitlines():
-        if line.startswith(" "):
-            continue
-        folder = ""
-        for name in line.split("   ")[0].split():
-            here = next(parent for parent in (folder, "") if (shown.ROOT / parent / name).exists())
-            folder = f"{Path(here, name).parent}"
+        first, *others = line.split("   ")[0].split() or [""]
+        for name in (first, *others):
+            beside = (shown.ROOT / first).parent / name
+            assert beside.exists() or (shown.ROOT / name).exists(), name
 
 
 def environment(text):

@@ -6,7 +6,6 @@ import pytest
 import shown
 from day import Day
 from size import FULL
-from test_shown_commands import NOT_RUN
 from test_shown_names import FAMILIES
 
 pytestmark = pytest.mark.skipif(not FULL, reason="an hour; make torture")
@@ -24,10 +23,6 @@ def day(tmp_path_factory):
     return Day.begin(tmp_path_factory.mktemp("day"))
 
 
-def is_run(command):
-    return not any(command.text.startswith(start) for start in NOT_RUN)
-
-
 @pytest.mark.parametrize("page", in_order())
 def test_every_command_of_the_page_runs(day, page):
     wrong = []
@@ -37,7 +32,7 @@ def test_every_command_of_the_page_runs(day, page):
             if block.kind == "python":
                 wrong.append(day.do(shown.Command(page, block.line, f"python - <<'END'\n{block.text}\nEND")))
             elif block.kind == "shell":
-                wrong += [day.do(command) for command in shown.commands(block) if is_run(command)]
+                wrong += [day.do(command) for command in shown.commands(block) if command.is_run]
     finally:
         day.end_page()
     assert not any(wrong), "\n".join(filter(None, wrong))

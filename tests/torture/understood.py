@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import re
 import runpy
@@ -75,16 +76,17 @@ def sslbt(words: list[str]) -> None:
 
 def mlflow(words: list[str]) -> None:
     """Commands and options by MLflow's own; entry point and parameters by the project file and `sslbt`."""
-    command, name, context = mlflow_commands, "mlflow", None
+    command: click.Command = mlflow_commands
     rest = list(words)
     while isinstance(command, click.Group):
-        context = command.make_context(name, rest, parent=context)
-        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        name = rest.pop(0)
+        assert name in command.commands, f"mlflow has no {name}"
+        command = command.commands[name]
     try:
-        given = command.make_context(name, rest, parent=context).params
+        given = command.make_context(command.name, rest).params
     except click.MissingParameter as error:
         raise Lacking(error) from None
-    if name == "run" and given["entry_point"] != NAME:
+    if command.name == "run" and given["entry_point"] != NAME:
         assert given["uri"] == "."
         entry_point = PROJECT["entry_points"][given["entry_point"]]
         pairs = dict(pair.split("=", 1) for pair in given["param_list"])
@@ -100,7 +102,7 @@ def python(words: list[str]) -> None:
     if words[0] == "-c":
         compile(words[1], "-c", "exec")
     elif words[0] == "-m":
-        runpy._get_module_details(words[1])
+        assert importlib.util.find_spec(words[1]), f"no module {words[1]}"
     else:
         script(ROOT / words[0], words[1:])
 
