@@ -79,9 +79,9 @@ def mlflow(words: list[str]) -> None:
     command: click.Command = mlflow_commands
     rest = list(words)
     while isinstance(command, click.Group):
-        name = rest.pop(0)
-        assert name in command.commands, f"mlflow has no {name}"
-        command = command.commands[name]
+        found = command.get_command(click.Context(command), rest.pop(0))
+        assert found, f"mlflow has no such command: {words}"
+        command = found
     try:
         given = command.make_context(command.name, rest).params
     except click.MissingParameter as error:
@@ -140,7 +140,10 @@ def script(path: Path, words: list[str]) -> None:
 
 def torchrun(words: list[str]) -> None:
     """Its own options, then those of `sslbt`."""
-    given = torch.distributed.run.get_args_parser().parse_args(words)
+    try:
+        given = torch.distributed.run.get_args_parser().parse_args(words)
+    except SystemExit:
+        raise ValueError("torchrun refuses") from None
     assert given.module
     assert given.training_script == "sslbt"
     sslbt(given.training_script_args)
