@@ -76,9 +76,12 @@ class Day:
 
     def do(self, command: Command) -> str:
         """Run it, or start it if it serves; what is wrong with it, or nothing."""
-        text = self.filled(command.text)
-        kind = next((kind for kind in SERVERS if text.startswith(kind)), "")
-        code, said = self._serve(kind, text) if kind else self.shell(text)
+        try:
+            text = self.filled(command.text)
+            kind = next((kind for kind in SERVERS if text.startswith(kind)), "")
+            code, said = self._serve(kind, text) if kind else self.shell(text)
+        except (LookupError, ValueError, subprocess.TimeoutExpired) as error:
+            return f"{command}\n    {error!r}"
         with open(self.folder / "said" / f"{command.page.replace('/', '_')}.txt", "a") as kept:
             kept.write(f"$ {text}\n{said}\n")
         if not code and text.startswith("sslbt suggest"):
@@ -141,7 +144,7 @@ class Day:
             of = run.data.params
             if of["config/split"] == split and scratch in (None, of.get("config/pretrained") == "none"):
                 return run.info.run_id
-        raise AssertionError(f"no finished {stage} with split={split}")
+        raise LookupError(f"no finished {stage} with split={split}")
 
     def alike(self) -> str:
         """Two evaluations on the same slices."""
