@@ -9,13 +9,16 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import gettempdir
 from typing import NoReturn
 
 from pydantic_core import PydanticUndefined
 
 from sslbt.config import STAGES, Training
+from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
 from sslbt.parameters import Config, unknown
+from sslbt.tracking import holder
 
 UNTRACKED = ("layout", "lineage", "serve")  # a run of their own only where `mlflow run` opened one
 OPENS_ITS_OWN = "score"  # when its table is there
@@ -32,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Steps started from here find this very Python first.
     os.environ["PATH"] = str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", "")
     try:
+        if "MLFLOW_RUN_ID" in os.environ and not _rank():
+            holder.claim()  # the run that `mlflow run` opened, before anything takes time
         name, config = parse(sys.argv[1:] if arguments is None else arguments)
         run_step(name, config)
     except UserError as error:
@@ -45,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        where = error.filename or "the disk"
+        # Of two files it is the one that was to be written.
+        where = error.filename2 or error.filename or f"the disk of {cache_folder()}, {Path.cwd()} or {gettempdir()}"
         print(
             f"sslbt: {where}: {error.strerror}; free space or change its permissions, then run it again",
             file=sys.stderr,

@@ -3,6 +3,7 @@
 They are HDF5 files with a struct `cjdata`: image, label, PID, tumorBorder, tumorMask.
 """
 
+import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,7 +169,7 @@ def write_mat(
         mask: (height, width) bool, where the tumour is.
         synthetic: add the attribute `synthetic = 1` to the struct.
     """
-    with h5py.File(path, "w", userblock_size=512) as f:
+    with _written(path) as f:
         cjdata = f.create_group("cjdata")
         cjdata.attrs["MATLAB_class"] = np.bytes_("struct")
         if synthetic:
@@ -178,14 +179,12 @@ def write_mat(
         _put(cjdata, "label", np.array([[float(label)]]), "double")
         _put(cjdata, "tumorBorder", outline(mask).reshape(1, -1), "double")
         _put(cjdata, "tumorMask", mask.T.astype(np.uint8), "logical", MATLAB_int_decode=1)
-    _stamp(path)
 
 
 def write_folds(path: Path, folds: np.ndarray) -> None:
     """The dataset's `cvind.mat`: entry i is the fold (1..5) of file i + 1."""
-    with h5py.File(path, "w", userblock_size=512) as f:
+    with _written(path) as f:
         _put(f, "cvind", folds.reshape(1, -1).astype(float), "double")
-    _stamp(path)
 
 
 def outline(mask: np.ndarray, points: int = 24) -> np.ndarray:
@@ -206,6 +205,12 @@ def _put(group: h5py.Group, name: str, array: np.ndarray, matlab_class: str, **a
         dataset.attrs[key] = np.int32(value)
 
 
-def _stamp(path: Path) -> None:
-    with open(path, "r+b") as f:
-        f.write(USERBLOCK)
+@contextmanager
+def _written(path: Path) -> Iterator[h5py.File]:
+    """A file to be filled, in memory: on a full disk HDF5 fails without an OSError, and crashes afterwards."""
+    content = io.BytesIO()
+    with h5py.File(content, "w", userblock_size=len(USERBLOCK)) as f:
+        yield f
+    content.seek(0)
+    content.write(USERBLOCK)
+    path.write_bytes(content.getvalue())

@@ -53,7 +53,11 @@ def locate(source: Source) -> Path:
 
 
 def once(final: Path, make: Callable[[Path], None]) -> Path:
-    """A folder that appears under its name only once it is complete, made by one process while others wait."""
+    """A folder that appears under its name only once it is complete, made by one process while others wait.
+
+    Raises:
+        OSError: it can't be written; names the folder if nothing in it.
+    """
     if final.exists():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +69,10 @@ def once(final: Path, make: Callable[[Path], None]) -> Path:
             try:
                 make(partial)
                 os.replace(partial, final)
+            except OSError as error:  # of a full disk Python doesn't name the file
+                if error.errno is None or error.filename is not None:
+                    raise
+                raise OSError(error.errno, error.strerror, str(final)) from error
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return final

@@ -20,7 +20,7 @@ from sslbt.steps.finetune import SCRATCH
 from sslbt.steps.judge import NAMES
 from sslbt.steps.score import score
 from sslbt.terminal import say
-from sslbt.tracking import registry
+from sslbt.tracking import holder, registry
 from sslbt.tracking.resume import interrupted_run
 from sslbt.tracking.run import Run, step_key
 from sslbt.tracking.store import get_run
@@ -100,6 +100,7 @@ class Steps:
                 parameters=parameters,
                 experiment_id=self.experiment,
                 env_manager="local",
+                storage_dir=str(holder.temporary()),
                 run_id=begun and begun.info.run_id,
             )
         except ExecutionException as error:

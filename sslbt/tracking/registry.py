@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from serve.package import log_arguments
 from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
+from sslbt.terminal import say
 from sslbt.tracking.store import absent, get_run
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -28,6 +29,7 @@ NEWEST_FIRST = "attributes.start_time DESC"
 FEW = 50  # better ones are looked at at once
 NAMED = 20  # evaluations left out are called by name
 MOST = 1_000  # are counted
+ENDED_EARLY = ("KILLED", "FAILED")
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,28 @@ def find_best(experiment_id: str, metric: str) -> Best:
 
 
 def log_model(onnx: Path, name: str, tags: dict[str, str]) -> ModelVersion:
-    """Log the exported classifier as an MLflow model of the active run and register it as the newest challenger."""
-    with log_arguments(onnx) as arguments:
-        logged = mlflow.pyfunc.log_model(name="classifier", registered_model_name=name, **arguments)
-    client = MlflowClient()
-    number = str(logged.registered_model_version)
-    tag(client.get_model_version(name, number), **tags)
+    """Log the exported classifier as an MLflow model of the active run and register it as the newest challenger.
+
+    A version of the very same file whose run ended early, for it was killed, say, is taken up instead.
+    """
+    client, tags = MlflowClient(), tags | {"sha256": hashlib.sha256(onnx.read_bytes()).hexdigest()}
+    if (number := _left_over(name, tags)) is None:
+        with log_arguments(onnx) as arguments:
+            logged = mlflow.pyfunc.log_model(name="classifier", **arguments)
+        # With its tags at once: without them nobody could tell what it is.
+        number = str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
     client.set_registered_model_alias(name, CHALLENGER, number)
     return client.get_model_version(name, number)
+
+
+def _left_over(name: str, tags: dict[str, str]) -> str | None:
+    """The number of a version with these tags that a run has left which did not come to its end."""
+    for known in MlflowClient().search_model_versions(f"name = '{name}'", order_by=["version_number DESC"]):
+        same = tags.items() <= known.tags.items()
+        if same and known.run_id and get_run(known.run_id).info.status in ENDED_EARLY:
+            say(f"{name} version {known.version} is this very file, registered by a run that did not end: taking it up")
+            return str(known.version)
+    return None
 
 
 def version(name: str, which: str) -> ModelVersion:

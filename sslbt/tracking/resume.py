@@ -14,6 +14,7 @@ from mlflow.entities import Run as MlflowRun
 from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
 from sslbt.terminal import say
+from sslbt.tracking import holder
 
 PRUNED = "pruned"  # a tag of what was given up
 
@@ -22,14 +23,19 @@ class GivenUp(Exception):
     """Work that a sweep ends early: nobody will continue it, nothing of it is kept but its run."""
 
 
+def place_of(key: str) -> Path:
+    """Where work of this key leaves what it needs to continue."""
+    return cache_folder() / "unfinished" / key
+
+
 @contextmanager
 def unfinished(key: str) -> Iterator[Path]:
-    """The folder in which work of this key leaves what it needs to continue; removed once it is done or given up.
+    """The same folder for one process at a time; removed once the work is done or given up.
 
     Raises:
         UserError: another process is at the same work.
     """
-    folder = cache_folder() / "unfinished" / key
+    folder = place_of(key)
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_suffix(".lock"))
     try:
@@ -47,7 +53,7 @@ def unfinished(key: str) -> Iterator[Path]:
 
 
 def interrupted_run(key: str) -> MlflowRun | None:
-    """The newest run of this key in the current experiment, if it neither finished nor was given up."""
+    """The newest run of this key in the current experiment, if it is not finished, given up or under way."""
     found = mlflow.search_runs(
         filter_string=f"tags.key = '{key}'",
         order_by=["attributes.start_time DESC"],
@@ -56,7 +62,9 @@ def interrupted_run(key: str) -> MlflowRun | None:
     )
     if not found or found[0].info.status == "FINISHED" or PRUNED in found[0].data.tags:
         return None
-    return found[0]
+    process = found[0].data.tags.get(holder.TAG, "")
+    under_way = found[0].info.status == "RUNNING" and process and holder.alive(process)
+    return None if under_way else found[0]
 
 
 def run_to_continue(key: str) -> str | None:

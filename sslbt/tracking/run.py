@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +27,9 @@ from sslbt.data.splits import Split
 from sslbt.parameters import Config, stage_of
 from sslbt.search import assignments
 from sslbt.terminal import say
+from sslbt.tracking import holder
 from sslbt.tracking.code import code_digest, code_version
+from sslbt.tracking.orphans import end_orphans
 from sslbt.tracking.resume import PRUNED, GivenUp, run_to_continue, unfinished
 from sslbt.tracking.telling import Silence, Telling
 from sslbt.training.loop import Report, Schedule
@@ -126,8 +129,8 @@ class Run:
     @contextmanager
     def artifact(self, path: str) -> Iterator[Path]:
         """A place to write a file that is logged under this artifact path."""
-        with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder) / Path(path).name
+        with holder.scratch() as folder:
+            place = folder / Path(path).name
             yield place
             mlflow.log_artifact(str(place), str(Path(path).parent))
 
@@ -163,6 +166,7 @@ def start(config: Config) -> Iterator[Run]:
     if parallel.rank():
         yield Silent("", Path("nowhere"))
         return
+    end_orphans()
     key = step_key(config)
     if not isinstance(config, Training | Sweep):
         with _run(config, key, None):
@@ -176,7 +180,10 @@ def start(config: Config) -> Iterator[Run]:
 def _run(config: Config, key: str, run_id: str | None) -> Iterator[None]:
     stage, outer = stage_of(type(config)), mlflow.active_run()
     parent = {MLFLOW_PARENT_RUN_ID: outer.info.run_id} if outer else {}
-    with mlflow.start_run(run_id=run_id, nested=outer is not None, log_system_metrics=True):
+    mine = holder.claim()
+    if known := run_id or os.environ.get("MLFLOW_RUN_ID"):  # before it is RUNNING, lest it be nobody's
+        mlflow.MlflowClient().set_tag(known, holder.TAG, mine)
+    with mlflow.start_run(run_id=run_id, nested=outer is not None, tags={holder.TAG: mine}, log_system_metrics=True):
         tags = {"stage": stage, "key": key, "code_version": code_version(), "mlflow.runName": stage}
         mlflow.set_tags(tags | parent)
         values = config.model_dump(mode="json")

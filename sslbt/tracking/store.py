@@ -1,7 +1,9 @@
 """The tracking store: what it holds, and telling "there is no such thing" from "the store can't say"."""
 
 import os
+import re
 from pathlib import Path
+from tempfile import mkdtemp
 
 import mlflow
 from mlflow import MlflowClient
@@ -10,7 +12,9 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
 from sslbt.errors import UserError
+from sslbt.tracking.holder import temporary
 
+SQLITE = re.compile(r"\(sqlite3\.OperationalError\) (.*(?:full|readonly|unable to open|disk I/O).*)")
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -26,6 +30,8 @@ def trouble(error: Exception) -> str:
         return f"{uri}: can't be opened ({error.orig}); is it what MLFLOW_TRACKING_URI should be?"
     if not isinstance(error, MlflowException):
         return ""
+    if found := SQLITE.search(said):
+        return f"{uri}: {found[1]}; free space or change its permissions, then run it again"
     user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     if "error code 401" in said:
         given = f"{user} with this password is not known there" if user else "it asks who you are"
@@ -72,13 +78,13 @@ def registered_by(address: str) -> str:
 
 
 def download(uri: str, problem: str, to: Path | None = None) -> Path:
-    """A file of a run or a model; into a folder, or wherever MLflow puts it.
+    """A file of a run or a model; into a folder, or one that is gone when this process is.
 
     Raises:
         UserError: it is not there; `problem` begins the sentence.
     """
     try:
-        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(to) if to else None))
+        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(to or mkdtemp(dir=temporary()))))
     except (MlflowException, OSError) as error:
         if trouble(error):
             raise

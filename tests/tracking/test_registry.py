@@ -1,6 +1,7 @@
 """Which evaluation is best, and how aliases move."""
 
 from pathlib import Path
+from unittest import mock
 
 import mlflow
 import pytest
@@ -8,6 +9,7 @@ from mlflow import MlflowClient
 
 from sslbt.errors import UserError
 from sslbt.tracking import registry
+from sslbt.tracking.models import RELEASED, onnx_file
 
 METRIC = "test/patient_balanced_accuracy"
 NAME = "brain-tumor-classifier"
@@ -82,3 +84,22 @@ def test_promotion_keeps_the_way_back(client):
     registry.promote(NAME, three)
     assert registry.champion(NAME).version == three.version
     assert client.get_model_version_by_alias(NAME, registry.PREVIOUS).version == two.version
+
+
+@pytest.mark.parametrize(("status", "versions"), [("KILLED", 1), ("FAILED", 1), ("RUNNING", 2), ("FINISHED", 2)])
+def test_a_version_that_a_killed_run_left_is_taken_up(client, tmp_path, status, versions):
+    mlflow.set_experiment(experiment_id=client.create_experiment(status, tmp_path.as_uri()))
+    name, tags = f"taken up {status}", {"evaluation": "e", "classifier": "c"}
+    with mlflow.start_run() as killed:
+        killing = mock.patch.object(MlflowClient, "set_registered_model_alias", side_effect=KeyboardInterrupt)
+        with killing, pytest.raises(KeyboardInterrupt):
+            registry.log_model(onnx_file(RELEASED), name, tags)
+        (left,) = client.search_model_versions(f"name = '{name}'")
+        assert tags.items() <= left.tags.items()  # it is never without
+    client.set_terminated(killed.info.run_id, status)
+    with mlflow.start_run():
+        found = registry.log_model(onnx_file(RELEASED), name, tags)
+        assert int(found.version) == versions
+        assert int(client.get_registered_model(name).aliases[registry.CHALLENGER]) == versions
+    with mlflow.start_run():  # of another evaluation it is another one
+        assert int(registry.log_model(onnx_file(RELEASED), name, tags | {"evaluation": "f"}).version) == versions + 1
