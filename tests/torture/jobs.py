@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ class Folder:
     server: Server
 
     def __post_init__(self) -> None:
-        (self.path / "tmp").mkdir(parents=True)
+        (self.path / "tmp").mkdir(parents=True, exist_ok=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -152,7 +153,7 @@ class Folder:
             assert hashlib.sha256(file.read_bytes()).hexdigest() == version.tags["sha256"]
             assert {"evaluation", "classifier", "decided_in", "decision"} <= version.tags.keys()
             Classifier.load(file)
-        assert registered.aliases == {"champion": "1", "challenger": "1"}
+        assert {alias: int(number) for alias, number in registered.aliases.items()} == {"champion": 1, "challenger": 1}
         assert not list((self.path / "home").rglob(".partial*"))
         assert not [path for path in (self.path / "home" / "unfinished").iterdir() if path.suffix != ".lock"]
         assert not list((self.path / "home" / "running").iterdir())
@@ -161,8 +162,9 @@ class Folder:
 
     @property
     def kept(self) -> list[str]:
-        """What there is in the cache, by name."""
-        return sorted(path.name for path in (self.path / "home").iterdir() if path.suffix != ".lock")
+        """What there is in the cache, by name, without the key, which depends on the folder."""
+        names = [path.name for path in (self.path / "home").iterdir() if path.suffix != ".lock"]
+        return sorted(re.sub("cache-3-[0-9a-f]{16}", "cache", name) for name in names)
 
 
 JUDGED = ("test/", "control/", "train/loss", "validation/", "probe/", "decision/", "parity/", "saliency/", "accepted/")
