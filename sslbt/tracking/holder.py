@@ -101,7 +101,7 @@ def lock_of_dead(name: str) -> Iterator[Path | None]:
         if name == claim() or name.rpartition(".")[0] != HOST:
             raise Timeout(str(path))  # locks of other machines need not reach this one
         lock.acquire(timeout=0)
-    except Timeout:
+    except OSError:  # a Timeout is one; where nothing can be written nobody can tell
         yield None
         return
     try:

@@ -39,7 +39,7 @@ def end_orphans() -> None:
 def _runs_of(process: str, opened: str) -> list[MlflowRun]:
     """Runs of a process, and the one that `mlflow run` opened for it if it did not come to say that it has it."""
     runs = _search(f"tags.{holder.TAG} = '{process}'")
-    if opened:
+    if opened and opened not in {run.info.run_id for run in runs}:
         try:
             runs.append(MlflowClient().get_run(opened))
         except MlflowException as error:

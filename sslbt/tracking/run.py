@@ -112,19 +112,23 @@ class Run:
 
     def figure(self, path: str, figure: Figure) -> None:
         """Log a picture under this artifact path."""
-        mlflow.log_figure(figure, path, save_kwargs={"dpi": 110})
+        with holder.scratch():
+            mlflow.log_figure(figure, path, save_kwargs={"dpi": 110})
 
     def table(self, path: str, table: pd.DataFrame) -> None:
         """Log a table as CSV under this artifact path."""
-        mlflow.log_text(table.to_csv(index=False), path)
+        with holder.scratch():
+            mlflow.log_text(table.to_csv(index=False), path)
 
     def json(self, path: str, facts: dict[str, Any]) -> None:
         """Log facts as JSON under this artifact path."""
-        mlflow.log_dict(facts, path)
+        with holder.scratch():
+            mlflow.log_dict(facts, path)
 
     def page(self, path: str, html: str) -> None:
         """Log an HTML page under this artifact path."""
-        mlflow.log_text(html, path)
+        with holder.scratch():
+            mlflow.log_text(html, path)
 
     @contextmanager
     def artifact(self, path: str) -> Iterator[Path]:

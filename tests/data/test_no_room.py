@@ -20,7 +20,7 @@ from makers import (
 )
 
 from sslbt.data.cache import prepare
-from sslbt.data.source import Source
+from sslbt.data.source import Source, locate
 
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -81,6 +81,17 @@ def test_a_disk_that_is_too_small_leaves_nothing(
     with pytest.raises(OSError, match="No space left") as caught:
         prepare(Source(str(many), patient_pattern=BY_NAME))
     assert caught.value.errno == errno.ENOSPC
+    assert left(home) == []
+
+
+def test_phantoms_that_do_not_fit_are_an_error_like_any_other(
+    small_disk: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = small_disk(300_000) / "home"
+    monkeypatch.setenv("SSLBT_HOME", str(home))
+    with pytest.raises(OSError, match="No space left") as caught:
+        locate(Source("sample:3"))
+    assert caught.value.filename == str(home / "sample-2-3")
     assert left(home) == []
 
 

@@ -67,6 +67,11 @@ class Folder:
 
     def __post_init__(self) -> None:
         (self.path / "tmp").mkdir(parents=True, exist_ok=True)
+        self._all_said.mkdir(exist_ok=True)
+
+    @property
+    def _all_said(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-said")  # whatever becomes of the folder
 
     @property
     def environment(self) -> dict[str, str]:
@@ -81,7 +86,7 @@ class Folder:
         return MlflowClient(f"sqlite:///{self.path}/mlflow.db")
 
     def start(self, words: list[str] = WORDS) -> int:
-        said = next(path for n in count() if not (path := self.path / f"said{n}.txt").exists())
+        said = next(path for n in count() if not (path := self._all_said / f"{n}.txt").exists())
         return self.server.start(words=words, folder=str(self.path), environment=self.environment, said=str(said))
 
     def run(self, words: list[str] = WORDS) -> tuple[int, str]:
@@ -112,8 +117,8 @@ class Folder:
     @property
     def said(self) -> str:
         """By the last job."""
-        last = max(self.path.glob("said*.txt"), key=lambda path: int(path.stem[4:]), default=None)
-        return last.read_text() if last else ""
+        last = max(self._all_said.iterdir(), key=lambda path: int(path.stem))
+        return last.read_text()
 
     def runs(self, condition: str = "") -> list:
         return list(self.client.search_runs(["0"], condition, max_results=1000))

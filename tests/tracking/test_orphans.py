@@ -79,15 +79,22 @@ def test_a_run_ends_when_its_process_was_killed_and_not_before(
 
 
 def test_a_run_that_mlflow_run_opened_for_a_process_that_had_not_begun(
-    store: MlflowClient, experiment: str, begin: Callable
+    store: MlflowClient, experiment: str, begin: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = store.create_run(experiment).info.run_id
-    _, kill = begin(opened)
+    name, kill = begin(opened)
     end_orphans()
     assert store.get_run(opened).info.status == "RUNNING"
     kill()
     end_orphans()
     assert store.get_run(opened).info.status == "KILLED"
+    assert capsys.readouterr().err.count(opened) == 1
+    name, kill = begin(opened)
+    store.set_terminated(opened, "RUNNING")
+    store.set_tag(opened, holder.TAG, name)  # it has begun
+    kill()
+    end_orphans()
+    assert capsys.readouterr().err.count(opened) == 1
 
 
 def test_children_end_with_their_parent_unless_a_process_has_them(
@@ -158,6 +165,7 @@ def test_a_training_under_way_is_not_taken_up(store: MlflowClient, experiment: s
 def test_where_nothing_can_be_written_nobody_claims(home: Path, experiment: str) -> None:
     (home / "running").touch()  # as good as no permission, to root too
     assert holder.claim() == ""
+    assert holder.alive(f"{holder.HOST}.1")  # nobody can tell
     end_orphans()
     with holder.scratch() as folder:
         (folder / "file").touch()
