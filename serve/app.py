@@ -1,9 +1,7 @@
 """The online service: files, MLflow's JSON or tensors in, one row of scores a picture out, and a page to try it."""
 
-import base64
-import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
@@ -12,12 +10,14 @@ from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import sslbt
 from serve import uploads, v2
+from serve.browsers import Browsers, policy
 from serve.current import Current
 from serve.invocations import images
 from serve.limits import MAX_BYTES, Limits
@@ -32,19 +32,28 @@ from sslbt.errors import UserError
 
 PAGE = Path(__file__).with_name("page.html")
 ABOUT = "Scores of MRI slices. Research software: it must not be used to diagnose anybody."
+OFFLINE: dict[str, Any] = {  # what FastAPIOffline brings along, so that /docs asks no other host
+    "swagger_js_url": "static-offline-docs/swagger-ui-bundle.js",
+    "swagger_css_url": "static-offline-docs/swagger-ui.css",
+    "swagger_favicon_url": "static-offline-docs/favicon.png",
+}
 INLINE = 2**18  # bytes of JSON that are parsed between two requests; more are parsed beside them
 
 
-def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> FastAPI:
+def create_app(
+    current: Current, key: str = "", max_bytes: int = MAX_BYTES, names: Collection[str] | None = None
+) -> FastAPI:
     """The service around a model.
 
     A picture that can't be read gives a row with its reason. Refusals and faults of ours (500) are
-    `{"error_code": ..., "message": sentence}`, under /v2 `{"error": sentence}`; `limits.Limits` has the codes.
+    `{"error_code": ..., "message": sentence}`, under /v2 `{"error": sentence}`; `limits.Limits` and
+    `browsers.Browsers` have the codes.
 
     Args:
         current: who answers.
         key: what callers have to send as `Authorization: Bearer KEY`; empty for none.
         max_bytes: of a request's body.
+        names: that it may be called by besides addresses and localhost; None for any, which only a key makes safe.
     """
 
     @asynccontextmanager
@@ -54,10 +63,15 @@ def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> F
         await to_thread.run_sync(current.close)
 
     app = FastAPIOffline(
-        title="sslbt", version=sslbt.__version__, description=ABOUT, redoc_url=None, lifespan=until_the_end
+        title="sslbt",
+        version=sslbt.__version__,
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=until_the_end,
     )
     metrics = Metrics(lambda: pool.waiting)
-    page, policy = _page()
+    page = PAGE.read_text(encoding="utf-8")
 
     def saw(asked: Classifier, rows: list[Row], scores: Scores) -> None:
         metrics.saw(rows)
@@ -112,7 +126,14 @@ def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> F
 
     @app.get("/", include_in_schema=False)
     async def show() -> HTMLResponse:
-        return HTMLResponse(page, headers={"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"})
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy(page)})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        shown = get_swagger_ui_html(openapi_url="openapi.json", title="sslbt", **OFFLINE)
+        allowed = policy(bytes(shown.body).decode(), "'self'", "'self' 'unsafe-inline'", "'self' data:")
+        shown.headers["Content-Security-Policy"] = allowed
+        return shown
 
     @app.exception_handler(UserError)
     async def misused(request: Request, error: UserError) -> JSONResponse:
@@ -128,6 +149,7 @@ def create_app(current: Current, key: str = "", max_bytes: int = MAX_BYTES) -> F
 
     app.include_router(v2.router(current, pool))
     app.add_middleware(Limits, check=pool.check, key=key, max_bytes=max_bytes)
+    app.add_middleware(Browsers, names=names)
     app.add_middleware(Counted, metrics=metrics)
     return app
 
@@ -138,15 +160,3 @@ def parse(body: bytes) -> list[Any]:
         return images(json.loads(body))
     except (ValueError, RecursionError) as error:
         raise UserError(f"the body is no JSON ({error})") from error
-
-
-def _page() -> tuple[str, str]:
-    """The page and a policy under which a browser runs nothing but the page's own script and style."""
-    page = PAGE.read_text(encoding="utf-8")
-    own = {tag: _hash(page.split(f"<{tag}>")[1].split(f"</{tag}>")[0]) for tag in ("script", "style")}
-    policy = f"default-src 'none'; script-src {own['script']}; style-src {own['style']}; img-src data:; "
-    return page, policy + "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

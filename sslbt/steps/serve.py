@@ -12,6 +12,7 @@ from sslbt.tracking.models import onnx_file
 from sslbt.tracking.served import REGISTRY, latest, name_of, remembered
 
 KEY = "SSLBT_API_KEY"  # in the environment, since anybody sees the flags of a process
+HOSTS = "SSLBT_HOSTS"  # names that callers use, commas between; a foreign page has no key, so that one needs none
 
 
 def serve(cfg: Serve) -> None:
@@ -24,4 +25,5 @@ def serve(cfg: Serve) -> None:
     else:
         classifier = Classifier.load(onnx_file(cfg.model))
         current = Current(Model(classifier, name_of(cfg.model), classifier.metadata["run_id"][:8]))
-    run(create_app(current, os.environ.get(KEY, "")), cfg.host, cfg.port)
+    key, names = os.environ.get(KEY, ""), [cfg.host, *os.environ.get(HOSTS, "").split(",")]
+    run(create_app(current, key, names=None if key else names), cfg.host, cfg.port)
