@@ -25,6 +25,8 @@ HANDFUL, MANY = 5, WINDOW // SLICES  # patients that a window is taken to be of,
 LEAST_FAMILIES = 4  # of a reference; two on either side of a comparison
 ALARMS = 0.025  # of windows without drift, for classes and for pictures
 DRAWS = 500
+MOST_BYTES = 2**26  # of a reference; a usual one has 60 kB
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, MemoryError, BadZipFile, zlib.error)
 DIMENSIONS = 32  # in which what was learnt lies
 
 QUANTITIES = ("classes", "confidence", "strangeness", "features")
@@ -93,14 +95,32 @@ class Reference:
             return None
         try:
             with np.load(io.BytesIO(base64.b64decode(metadata[KEY], validate=True)), allow_pickle=False) as stored:
+                if sum(part.file_size for part in stored.zip.infolist()) > MOST_BYTES:
+                    raise ValueError("it is too large")
                 arrays = dict(stored)
             newer = int(arrays.pop("format", FORMAT)) > FORMAT
             reference = None if newer else cls(tuple(json.loads(metadata["classes"])), **arrays)
-        except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile, zlib.error) as error:
+            if reference is not None:
+                reference._check()
+        except DAMAGE as error:
             raise UserError(f"the model's reference for drift is damaged ({error}); export the model again") from error
         if reference is None:
             raise UserError("the model's reference for drift was made by a newer version of sslbt; update sslbt")
         return reference
+
+    def _check(self) -> None:
+        """What a file that was changed by hand could hold."""
+        slices, classes, (channels,) = len(self.found), len(self.classes), self.center.shape
+        fits = self.basis.shape[:1] == (channels,) and self.shares.shape == (classes,)
+        fits = fits and self.found.shape == (slices,) and self.values.shape == (slices, len(QUANTITIES) - 1)
+        if not fits or self.basis.ndim != 2 or self.limits.shape[1:] != (len(QUANTITIES),) or not len(self.limits):
+            raise ValueError("its parts do not fit")
+        if self.found.dtype.kind != "u" or (self.found >= classes).any():
+            raise ValueError("it is about other classes")
+        if not all(
+            np.isfinite(part).all() for part in (self.center, self.basis, self.shares, self.values, self.limits)
+        ):
+            raise ValueError("it is not finite")
 
     def to_metadata(self) -> str:
         """As text, for the entry `KEY`: 30 kB for 500 slices, and 256 channels."""

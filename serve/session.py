@@ -1,8 +1,13 @@
 """The exported classifier in an ONNX Runtime session: pictures in, one row of scores a picture out."""
 
 import json
+import math
+import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ from sslbt.errors import UserError
 FORMAT = 1  # of the file, as `sslbt.export.onnx` writes it; a file without a number is of format 1
 MAX_BATCH = 16
 MAX_BATCH_PIXELS = MAX_BATCH * 512 * 512
+TRIAL_SECONDS = 60.0  # that a file's first answers may take; a second does
+SAID = 200  # characters of what a library says of a file, which may quote all of it
 
 SCORES = ("probabilities", "strangeness", "features")
 SALIENCY, EXPLAIN = "saliency", "explain"  # an output, and the input that asks for it
@@ -51,31 +58,36 @@ class Classifier:
     def __init__(self, session: ort.InferenceSession, metadata: dict[str, str]) -> None:
         self.session = session
         self.metadata = metadata
-        self.classes: tuple[str, ...] = tuple(json.loads(metadata["classes"]))
-        self.plausible_above = float(metadata["plausible_above"])
+        self.classes = _classes(metadata["classes"])
+        self.plausible_above, self.guarantee = (_share(metadata[name]) for name in ("plausible_above", "guarantee"))
         self.strange_above = float(metadata["strange_above"])
-        self.guarantee = float(metadata["guarantee"])
         self.explains = any(output.name == SALIENCY for output in session.get_outputs())  # can it say where?
+        self._options = ort.RunOptions()
 
     @classmethod
     def load(cls, path: Path, threads: int = 1) -> "Classifier":
         """Open a classifier and try it once, so that the first picture doesn't wait.
+
+        Nothing but this file is read: weights that it says are in another file are not looked for.
 
         Args:
             path: the ONNX file.
             threads: threads ONNX Runtime uses within one call.
 
         Raises:
-            UserError: no such file, not ONNX, not of the contract, or of another version's.
+            UserError: no such file, not ONNX, not of the contract, of another version's, or without an answer within
+                `TRIAL_SECONDS`.
         """
         if not path.is_file():
             raise UserError(f"{path}: no such file; give the classifier's .onnx file")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors only: it warns of inputs that may be left out
+        options.log_severity_level = 4  # nothing: it warns of inputs that may be left out, and errors are raised too
+        # A folder that can't be: ONNX Runtime would read weights from files beside the model.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path / "none"))
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise UserError(f"{path}: no readable ONNX file ({_first_line(error)}); export the model again") from error
         metadata = dict(session.get_modelmeta().custom_metadata_map)
@@ -104,7 +116,7 @@ class Classifier:
         for batch in _same_size(pictures):
             with np.errstate(over="ignore"):  # what float32 can't hold turns up as a score that is not finite
                 image = np.stack([pictures[index] for index in batch], dtype=np.float32, casting="unsafe")
-            answers = self.session.run(names, {"image": image} | asked)
+            answers = self.session.run(names, {"image": image} | asked, self._options)
             for place, index in enumerate(batch):
                 found[index] = tuple(answer[place] for answer in answers)
         if not found:
@@ -161,10 +173,51 @@ class Classifier:
         missing = {"run_id", "version"} - self.metadata.keys()
         if missing:
             raise ValueError(f"its metadata lack {', '.join(sorted(missing))}")
-        ramp = np.arange(32 * 32, dtype=np.float32).reshape(32, 32)
-        probabilities = self.scores([ramp]).probabilities
-        if probabilities.shape != (1, len(self.classes)) or not np.allclose(probabilities.sum(), 1, atol=1e-3):
+        if not all(map(_plain, (self.metadata["run_id"], self.metadata["version"]))):
+            raise ValueError("its run_id or version is no name")
+        if math.isnan(self.strange_above):
+            raise ValueError("strange_above is no number")
+        square, wide = (np.arange(32 * width, dtype=np.float32).reshape(32, width) for width in (32, 48))
+        with _limited(self._options):
+            found, maps = self.scores([square, wide, wide]), self.scores([square], saliency=True).saliency or []
+        probabilities = found.probabilities
+        if probabilities.shape != (3, len(self.classes)) or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
             raise ValueError("its scores are no probabilities")
+        if (probabilities < 0).any() or found.strangeness.shape != (3,) or found.features.ndim != 2:
+            raise ValueError("its scores are not those of a classifier")
+        if any(one.ndim != 2 for one in maps):
+            raise ValueError("its saliency is no map")
+
+
+@contextmanager
+def _limited(options: ort.RunOptions) -> Iterator[None]:
+    """End what runs with these options where it takes too long."""
+    timer = threading.Timer(TRIAL_SECONDS, partial(setattr, options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _classes(stated: str) -> tuple[str, ...]:
+    names = json.loads(stated)
+    if not isinstance(names, list) or not names or not all(map(_plain, names)) or len(set(names)) < len(names):
+        raise ValueError("its classes are no list of different names")
+    return tuple(names)
+
+
+def _plain(name: object) -> bool:
+    """Whether it can stand in a line of a table, a log or a page."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}", name))
+
+
+def _share(stated: str) -> float:
+    share = float(stated)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{stated} is no share")
+    return share
 
 
 def _other_version(session: ort.InferenceSession, metadata: dict[str, str]) -> str:
@@ -204,4 +257,4 @@ def _chunks(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
 def _first_line(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"its metadata lack {error.args[0]}"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0][:SAID] if str(error) else type(error).__name__
