@@ -49,6 +49,13 @@ def test_every_step_is_a_finished_child_with_its_facts(finished):
         assert any(name.startswith("system/") for name in run.data.metrics), run.info.run_name
 
 
+def test_what_makes_a_file_says_in_which_run_it_is(finished):
+    place, said = finished
+    for run in place.runs():
+        if run.data.tags["stage"] in ("pretrain-encoder", "pretrain-contrastive", "finetune", "register"):
+            assert f"in the run {run.info.run_id}" in said, run.info.run_name
+
+
 def test_test_patients_are_in_no_training(finished):
     place, _ = finished
     hashes = set()
