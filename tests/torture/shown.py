@@ -76,7 +76,7 @@ class Command:
 def pages() -> dict[str, str]:
     """Markdown by name: pages, and as such the comments of presets and what benchmarks say of themselves."""
     found = {}
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "sslbt/released/README.md"):
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "sslbt/released/README.md"):
         found[_name(path)] = path.read_text()
     for path in sorted((ROOT / "sslbt/presets").glob("*.toml")):
         comments = (line[1:].removeprefix(" ") for line in path.read_text().splitlines() if line.startswith("#"))
