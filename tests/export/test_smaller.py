@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from serve.session import Classifier
 from sslbt.data.splits import Split
+from sslbt.export import smaller
 from sslbt.export.onnx import OUTPUTS, SALIENCY
 from sslbt.export.smaller import eight_bits
 from sslbt.steps import variant
@@ -52,6 +53,18 @@ def test_the_smaller_file_has_no_saliency_and_needs_no_weights_for_it(exported: 
         tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < 4096 for tensor in graph.initializer
     )
     assert not Classifier.load(tmp_path / "small.onnx").explains
+
+
+def test_a_file_that_was_cut_off_on_the_way_is_a_full_disk(
+    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(bare: Path, ready: Path, **_: object) -> None:  # as ONNX Runtime leaves it there, without a word
+        onnx.load_from_string(bare.read_bytes()[:-1000])
+
+    monkeypatch.setattr(smaller, "quant_pre_process", cut_off)
+    with pytest.raises(OSError, match="No space left") as caught:
+        eight_bits(exported.path, tmp_path / "small.onnx", [])
+    assert caught.value.filename
 
 
 def other_classes(whole: Path, out: Path) -> None:

@@ -83,8 +83,7 @@ class Step:
 
 
 def job(words: list[str], folder: str, environment: dict[str, str], said: str) -> int:
-    """The command, in a session of its own, what it says in a file."""
-    os.setsid()
+    """The command, what it says in a file."""
     out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
@@ -101,7 +100,9 @@ if __name__ == "__main__":
     for line in sys.stdin:
         if not (number := os.fork()):
             os.close(0)
+            os.setpgid(0, 0)
             sys.exit(job(**json.loads(line)))
+        os.setpgid(number, number)  # whoever comes first
         print(json.dumps({"group": number}), flush=True)
         os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)
         print(json.dumps({"ended": number}), flush=True)

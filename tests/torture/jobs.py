@@ -87,6 +87,7 @@ class Folder:
 
     def start(self, words: list[str] = WORDS) -> int:
         said = next(path for n in count() if not (path := self._all_said / f"{n}.txt").exists())
+        said.touch()  # so that no earlier one is taken for it
         return self.server.start(words=words, folder=str(self.path), environment=self.environment, said=str(said))
 
     def run(self, words: list[str] = WORDS) -> tuple[int, str]:
