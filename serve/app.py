@@ -33,9 +33,9 @@ from sslbt.errors import UserError
 PAGE = Path(__file__).with_name("page.html")
 ABOUT = "Scores of MRI slices. Research software: it must not be used to diagnose anybody."
 OFFLINE: dict[str, Any] = {  # what FastAPIOffline brings along, so that /docs asks no other host
-    "swagger_js_url": "static-offline-docs/swagger-ui-bundle.js",
-    "swagger_css_url": "static-offline-docs/swagger-ui.css",
-    "swagger_favicon_url": "static-offline-docs/favicon.png",
+    "swagger_js_url": "/static-offline-docs/swagger-ui-bundle.js",
+    "swagger_css_url": "/static-offline-docs/swagger-ui.css",
+    "swagger_favicon_url": "/static-offline-docs/favicon.png",
 }
 INLINE = 2**18  # bytes of JSON that are parsed between two requests; more are parsed beside them
 
@@ -130,7 +130,7 @@ def create_app(
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        shown = get_swagger_ui_html(openapi_url="openapi.json", title="sslbt", **OFFLINE)
+        shown = get_swagger_ui_html(openapi_url="/openapi.json", title="sslbt", **OFFLINE)
         allowed = policy(bytes(shown.body).decode(), "'self'", "'self' 'unsafe-inline'", "'self' data:")
         shown.headers["Content-Security-Policy"] = allowed
         return shown

@@ -23,8 +23,10 @@ _PROBLEM = {
 _REFUSALS = {
     "400": "not understood",
     "401": "without the key",
+    "403": "a page of another origin asked",
     "408": "came too slowly",
     "413": "too large",
+    "421": "under a name that is not the service's",
     "503": "busy: try again after the seconds of Retry-After",
 }
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sslbt.data.seal import SEAL, check, seal
+
 BASE_URL = "https://ndownloader.figshare.com/files/{id}"
 SAMPLE = re.compile(r"sample(?::([1-9]\d{0,4}))?")
 SAMPLE_FORMAT = 2  # raise it when phantoms change
@@ -57,17 +59,20 @@ def once(final: Path, make: Callable[[Path], None]) -> Path:
 
     Raises:
         OSError: it can't be written; names the folder if nothing in it.
+        UserError: a file in it was changed since.
     """
-    if final.exists():
+    if made(final):
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.with_name(f".partial-{final.name}")
     with FileLock(final.with_name(f".{final.name}.lock")):
-        if not final.exists():
+        if not made(final):
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed: we hold its lock
             partial.mkdir()
             try:
                 make(partial)
+                seal(partial)
+                shutil.rmtree(final, ignore_errors=True)  # of a version that sealed nothing
                 os.replace(partial, final)
             except OSError as error:  # of a full disk Python doesn't name the file
                 if error.errno is None or error.filename is not None:
@@ -76,3 +81,15 @@ def once(final: Path, make: Callable[[Path], None]) -> Path:
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return final
+
+
+def made(final: Path) -> bool:
+    """Whether `once` made this folder.
+
+    Raises:
+        UserError: it did, and a file in it was changed since.
+    """
+    if not (final / SEAL).exists():
+        return False
+    check(final)
+    return True

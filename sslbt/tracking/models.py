@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sslbt
 from sslbt.errors import UserError
-from sslbt.tracking.served import REGISTRY, latest
+from sslbt.tracking.served import REGISTRY, latest, parts
 
 RUN_ID = "[0-9a-f]{32}"
 ENCODER = "checkpoint/encoder.safetensors"  # of the best epoch
@@ -36,10 +36,12 @@ def checkpoint_file(model: str, path: str) -> Path:
         return _released(path)
     if Path(model).expanduser().is_file():
         return Path(model).expanduser()
-    from sslbt.tracking import store
+    from sslbt.tracking import registry, store
 
     if model.startswith(REGISTRY):
-        run_id = store.registered_by(model)
+        run_id = registry.version(*parts(model)).run_id
+        if not run_id:
+            raise UserError(f"{model}: no run of sslbt registered it; give one that `sslbt register` made")
         return store.download(f"runs:/{run_id}/{path}", f"{model}: the run that registered it has no {path}")
     if not re.fullmatch(RUN_ID, model):
         raise UserError(

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from sslbt.data.source import cache_folder, once
+from sslbt.data.source import cache_folder, made, once
 from sslbt.errors import UserError
 
 REGISTRY = "models:/"  # how an address begins
@@ -56,13 +56,17 @@ def latest(address: str) -> tuple[str, Path]:
 
 
 def remembered(address: str) -> tuple[str, Path] | None:
-    """What `latest` found last on this machine, without asking the registry."""
+    """What `latest` found last on this machine, without asking the registry.
+
+    Raises:
+        UserError: the file was changed since.
+    """
     try:
         number, key = json.loads(_note(address).read_text())
-    except (OSError, ValueError):
+        folder = _folder() / key
+    except (OSError, ValueError, TypeError):
         return None
-    file = _folder() / key / FILE
-    return (number, file) if file.is_file() else None
+    return (number, folder / FILE) if (folder / FILE).is_file() and made(folder) else None
 
 
 def _remember(address: str, number: str, key: str) -> None:

@@ -59,24 +59,6 @@ def get_run(run_id: str) -> Run:
         ) from error
 
 
-def registered_by(address: str) -> str:
-    """The id of the run that registered a model.
-
-    Raises:
-        UserError: no such model, or one that no run of sslbt registered.
-    """
-    try:
-        run_id = mlflow.models.get_model_info(address).run_id
-    except (MlflowException, OSError) as error:
-        if trouble(error):
-            raise
-        said = str(error).splitlines()[0]
-        raise UserError(f"{address}: no such model in {mlflow.get_registry_uri()} ({said})") from error
-    if not run_id:
-        raise UserError(f"{address}: no run of sslbt registered it; give one that `sslbt register` made")
-    return run_id
-
-
 def download(uri: str, problem: str, to: Path | None = None) -> Path:
     """A file of a run or a model; into a folder, or one that is gone when this process is.
 

@@ -18,6 +18,8 @@ from sslbt.nn.outlier import Outlier
 
 FORMAT = 1  # raise it when earlier code would misread what is written; a file without a number is of format 1
 OUTLIER = "outlier."  # what its tensors are called by
+MOST_BYTES = 2**33  # of a file; the widest network with its optimiser has a third of it
+WIDTHS = range(1, 257)  # as many as can be asked for
 
 
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -41,6 +43,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         UserError: the file is missing, damaged, not one of ours, or made by a newer version.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: too large for a checkpoint of sslbt; give what a training left")
         return parse(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
@@ -54,8 +58,10 @@ def parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
         tensors = deserialize(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         about = json.loads(header["__metadata__"]["about"])
+        if not isinstance(about, dict):
+            raise ValueError("what it says of itself is no list of facts")
         newer = about.pop("format", FORMAT) > FORMAT
-    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged or not a checkpoint of sslbt ({error})") from error
     if newer:
         raise UserError(f"{path}: made by a newer version of sslbt; update sslbt to read it")
@@ -72,7 +78,7 @@ def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
     tensors, about = load(path)
     if about.get("kind") not in ("encoder", "classifier"):
         raise UserError(f"{path}: holds no encoder; give what a pretraining or a fine-tuning left")
-    encoder = Encoder(about["width"])
+    encoder = Encoder(_width(about, path))
     prefix = "encoder." if about["kind"] == "classifier" else ""
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     _fill(encoder, {name: tensor for name, tensor in own.items() if not name.startswith("head.")}, path)
@@ -96,7 +102,10 @@ def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
         raise UserError(f"{path}: holds {about.get('kind', 'something else')}, no classifier; fine-tune it first")
     if "known_files" not in about:
         raise UserError(f"{path}: made by an earlier version; fine-tune it again")
-    model = Classifier(Encoder(about["width"]), len(about["classes"]))
+    classes = about.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f"{path}: doesn't name its classes; fine-tune it again")
+    model = Classifier(Encoder(_width(about, path)), len(classes))
     _fill(model, {name: tensor for name, tensor in tensors.items() if not name.startswith(OUTLIER)}, path)
     return model.eval(), about
 
@@ -110,7 +119,15 @@ def load_outlier(path: Path) -> Outlier:
     return outlier.eval()
 
 
+def _width(about: dict[str, Any], path: Path) -> int:
+    if about.get("width") not in WIDTHS or not isinstance(about.get("size"), int):
+        raise UserError(f"{path}: doesn't say how its network is built; was it made by another program?")
+    return int(about["width"])
+
+
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise UserError(f"{path}: its weights are not all numbers; train it again")
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

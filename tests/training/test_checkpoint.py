@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save as serialize
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -234,3 +235,75 @@ def test_an_optimiser_comes_back(path: Path, classifier: Classifier) -> None:
     fresh.load_state_dict({name: tensor for name, tensor in found.items() if not name.startswith("optimizer.")})
     step(fresh, optimise(fresh), slices)
     assert not same(fresh.state_dict(), classifier.state_dict())  # the moments matter
+
+
+def refusal(path: Path) -> str:
+    said = set()
+    for load in (checkpoint.load_encoder, checkpoint.load_classifier):
+        with pytest.raises(UserError) as caught:
+            load(path)
+        said.add(str(caught.value))
+    assert all(one.startswith(f"{path}: ") and len(one) < 400 for one in said)
+    return " ".join(said)
+
+
+@pytest.mark.parametrize("width", [10**9, 0, -8, "8; os", None, 8.5, [8], True])
+def test_a_network_that_can_not_be_is_not_built(path: Path, classifier: Classifier, width: object) -> None:
+    checkpoint.save(path, classifier.state_dict(), ABOUT | {"kind": "classifier", "width": width})
+    assert "how its network is built" in refusal(path) or width is True  # True is 1, whose weights don't fit
+
+
+@pytest.mark.parametrize("classes", [None, 3, "abc", [1, 2, 3], {"a": 1}])
+def test_classes_that_are_none(path: Path, classifier: Classifier, classes: object) -> None:
+    checkpoint.save(path, classifier.state_dict(), ABOUT | {"kind": "classifier", "width": 4, "classes": classes})
+    with pytest.raises(UserError, match="doesn't name its classes"):
+        checkpoint.load_classifier(path)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(path: Path, classifier: Classifier, bad: float) -> None:
+    tensors = classifier.state_dict()
+    tensors["encoder.stem.0.weight"] = torch.full_like(tensors["encoder.stem.0.weight"], bad)
+    checkpoint.save(path, tensors, ABOUT | {"kind": "classifier", "width": 4})
+    assert "not all numbers" in refusal(path)
+
+
+def test_facts_that_are_no_facts(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    for about in ("[1, 2]", "null", 100_000 * "["):
+        path.write_bytes(serialize({"a": torch.ones(1)}, {"about": about}))
+        assert "damaged or not a checkpoint" in refusal(path)
+
+
+def test_headers_that_lie(path: Path, classifier: Classifier) -> None:
+    checkpoint.save_classifier(path, classifier, Outlier(), ABOUT)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    whole = json.loads(content[8 : 8 + length])
+    first, second = (name for name in list(whole)[1:3])
+
+    def written(header: dict, stated: int | None = None) -> None:
+        text = json.dumps(header).encode()
+        size = (len(text) if stated is None else stated).to_bytes(8, "little")
+        path.write_bytes(size + text + content[8 + length :])
+
+    for stated in (2**40, 2**64 - 1):
+        written(whole, stated)
+        refusal(path)
+    for fact, value in (
+        ("data_offsets", whole[second]["data_offsets"]),
+        ("data_offsets", [-1, 5]),
+        ("shape", [2**62] * 2),
+    ):
+        written(whole | {first: whole[first] | {fact: value}})
+        refusal(path)
+    path.write_bytes(content + b"and more")
+    refusal(path)
+
+
+def test_a_file_of_very_many_gigabytes_is_not_read(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with open(path, "wb") as file:
+        file.write((3 * 2**30).to_bytes(8, "little"))
+        file.truncate(2**40)  # a hole, no bytes
+    assert "too large" in refusal(path)
