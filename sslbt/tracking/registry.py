@@ -21,6 +21,7 @@ from serve.package import log_arguments
 from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
 from sslbt.terminal import say
+from sslbt.tracking.served import DIGEST
 from sslbt.tracking.store import absent, get_run
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -77,7 +78,7 @@ def log_model(onnx: Path, name: str, tags: dict[str, str]) -> ModelVersion:
 
     A version of the very same file whose run ended early, for it was killed, say, is taken up instead.
     """
-    client, tags = MlflowClient(), tags | {"sha256": hashlib.sha256(onnx.read_bytes()).hexdigest()}
+    client, tags = MlflowClient(), tags | {DIGEST: hashlib.sha256(onnx.read_bytes()).hexdigest()}
     if (number := _left_over(name, tags)) is None:
         with log_arguments(onnx) as arguments:
             logged = mlflow.pyfunc.log_model(name="classifier", **arguments)

@@ -11,6 +11,7 @@ from sslbt.errors import UserError
 
 REGISTRY = "models:/"  # how an address begins
 FILE = "classifier.onnx"
+DIGEST = "onnx_sha256"  # a tag of a version: of its file when it was registered
 NAME = "brain-tumor-classifier"  # of a model that comes from elsewhere
 
 
@@ -35,7 +36,7 @@ def latest(address: str) -> tuple[str, Path]:
     """Number and ONNX file of the version that an address means now; every version's file is fetched once.
 
     Raises:
-        UserError: there is no such version, or it is no classifier of sslbt.
+        UserError: there is no such version, it is no classifier of sslbt, or its file is not the one registered.
     """
     import mlflow
 
@@ -48,6 +49,9 @@ def latest(address: str) -> tuple[str, Path]:
     def fetch(folder: Path) -> None:
         uri = f"{REGISTRY}{own.name}/{number}/artifacts/{FILE}"
         os.replace(store.download(uri, f"{address}: version {number} has no {FILE}", folder), folder / FILE)
+        digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
+        if own.tags.get(DIGEST, digest) != digest:  # earlier versions of sslbt kept none
+            raise UserError(f"{address}: the {FILE} of version {number} is not the one registered; register it again")
 
     found = number, once(_folder() / key, fetch) / FILE
     if remembered(address) != found:  # a service asks every few seconds

@@ -1,5 +1,6 @@
 """Which version a registry address means, and its file on this machine."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from mlflow import MlflowClient
 
 from sslbt.errors import UserError
 from sslbt.tracking import store as tracking_store
-from sslbt.tracking.served import latest, parts, remembered
+from sslbt.tracking.served import DIGEST, latest, parts, remembered
 
 Put = Callable[[str], str]
 
@@ -104,3 +105,25 @@ def test_what_there_is_not_is_said(put: Put, tmp_path: Path) -> None:
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(UserError, match=f"^{address}: no registry address; give models:/NAME@ALIAS"):
         parts(address)
+
+
+def test_a_file_exchanged_after_it_was_registered_is_refused(put: Put, store: MlflowClient, tmp_path: Path) -> None:
+    number = put("registered")
+    digest = hashlib.sha256(b"registered").hexdigest()
+    store.set_model_version_tag("served", number, DIGEST, digest)
+    file = tmp_path / "registered/artifacts/classifier.onnx"
+    file.write_text("exchanged")
+    with pytest.raises(UserError, match=rf"version {number} is not the one registered; register it again"):
+        latest("models:/served@champion")
+    assert remembered("models:/served@champion") is None
+    file.write_text("registered")
+    assert latest("models:/served@champion")[1].read_text() == "registered"
+
+
+def test_a_fetched_file_that_was_changed_is_refused_also_without_the_registry(put: Put) -> None:
+    put("fetched")
+    _, file = latest("models:/served@champion")
+    file.write_text("changed")
+    for ask in (latest, remembered):
+        with pytest.raises(UserError, match=r"classifier\.onnx: changed since it was made; remove .*/served/"):
+            ask("models:/served@champion")
