@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run_step(name, config)
     except UserError as error:
         if _first_in_a_while():
-            print(f"sslbt: {error}", file=sys.stderr)
+            from sslbt.terminal import plain
+
+            print(f"sslbt: {plain(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if _rank() == 0:

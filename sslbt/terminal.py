@@ -1,6 +1,7 @@
 """What the person at the terminal sees."""
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -15,8 +16,13 @@ QUIET = 60.0  # seconds that may pass without a line where there is no terminal
 def say(line: str) -> None:
     """A line for the person, above a bar if there is one; standard output stays free for results."""
     with contextlib.suppress(BrokenPipeError):  # nobody listens any more: no reason to lose a training
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(plain(line), file=sys.stderr)
         sys.stderr.flush()
+
+
+def plain(text: str) -> str:
+    """The same without control characters: a file's name may hold some that steer a terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def progress(items: Iterable[T], what: str, unit: str, total: int | None = None) -> Iterator[T]:

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from sslbt import terminal
+from sslbt.cli import main
 from sslbt.terminal import Countdown, progress
 
 
@@ -93,3 +94,13 @@ def test_nobody_listening_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("sys.stderr", Closed())
     terminal.say("a line")
+
+
+def test_a_name_steers_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    terminal.say("left out: \x1b[2J\r\x07.mat: größer\n\tnext line")
+    assert main(["score", "--input", "x", "--model", "\x1b]0;hacked\x07.onnx"]) == 2
+    said = capsys.readouterr().err
+    assert "größer\n\tnext line\n" in said
+    assert "hacked" in said
+    assert not set("\x1b\r\x07") & set(said)
