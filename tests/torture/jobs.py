@@ -156,7 +156,7 @@ class Folder:
             (file,) = (self.path / "mlruns").rglob(
                 f"{version.source.removeprefix('models:/')}/artifacts/artifacts/*.onnx"
             )
-            assert hashlib.sha256(file.read_bytes()).hexdigest() == version.tags["sha256"]
+            assert hashlib.sha256(file.read_bytes()).hexdigest() == version.tags["onnx_sha256"]
             assert {"evaluation", "classifier", "decided_in", "decision"} <= version.tags.keys()
             Classifier.load(file)
         assert {alias: int(number) for alias, number in registered.aliases.items()} == {"champion": 1, "challenger": 1}
