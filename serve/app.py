@@ -1,6 +1,5 @@
 """The online service: files, MLflow's JSON or tensors in, one row of scores a picture out, and a page to try it."""
 
-import json
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,6 +16,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import sslbt
 from serve import uploads, v2
+from serve.bodies import parsed
 from serve.browsers import Browsers, policy
 from serve.current import Current
 from serve.invocations import images
@@ -98,6 +98,7 @@ def create_app(
         """MLflow's schema: a column `image` of encoded files as base64, or pixels."""
         body = await request.body()
         cells = parse(body) if len(body) < INLINE else await to_thread.run_sync(parse, body)
+        pool.check(len(cells))  # before anything is made of each
         pictures = [partial(from_value, cell, f"row {number}") for number, cell in enumerate(cells)]
         rows = await pool.score(current.model.classifier, pictures, lambda picture, row, scores: row)
         return JSONResponse({"predictions": rows})
@@ -156,7 +157,4 @@ def create_app(
 
 def parse(body: bytes) -> list[Any]:
     """The cells of an MLflow request, one a picture."""
-    try:
-        return images(json.loads(body))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"the body is no JSON ({error})") from error
+    return images(parsed(body))

@@ -82,7 +82,11 @@ class Pool:
 
         Raises:
             Busy: not now.
+            HTTPException: 413, there never is for so many.
         """
+        if more > self.capacity:
+            many = f"{more} pictures at once, at most {self.capacity} fit"
+            raise HTTPException(413, f"{many}; send fewer, or use `sslbt score`")
         if self.waiting + more > self.capacity:
             raise Busy(math.ceil(self.waiting * self._seconds / self.threads) or 1)
 
@@ -103,9 +107,6 @@ class Pool:
         """
         if not pictures:
             return []
-        if len(pictures) > self.capacity:
-            many = f"{len(pictures)} pictures at once, at most {self.capacity} fit"
-            raise HTTPException(413, f"{many}; send fewer, or use `sslbt score`")
         self.check(len(pictures))
         loop = asyncio.get_running_loop()
         request = Request(classifier, pictures, saliency, told, loop.create_future(), loop)

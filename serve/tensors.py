@@ -8,13 +8,16 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from serve.bodies import parsed
 from sslbt.errors import UserError
 
 HEADER = "Inference-Header-Content-Length"  # how many bytes of a body are JSON, where tensors follow
+DIGITS = 20  # of that number: Python refuses to read thousands
 IMAGE = "image"
 BYTES = "BYTES"
 KINDS = {
@@ -29,10 +32,25 @@ KINDS = {
 class Asked:
     """What a request asks for."""
 
-    cells: Sequence[Any]  # one a picture: an encoded file (bytes, or base64 text), or its pixels (height, width)
+    kind: str  # of the tensor
+    shape: list[int]
+    data: Any  # bytes, or what was in the JSON
     outputs: dict[str, bool]  # names of the outputs wanted, and whether as bytes; empty for all
     binary: bool  # whether outputs that are not named come as bytes
     id: str | None
+
+    @property
+    def count(self) -> int:
+        """How many pictures there are, if it is as it says."""
+        return self.shape[0] if self.shape and (self.kind == BYTES or len(self.shape) == 3) else 1
+
+    def cells(self) -> Sequence[Any] | np.ndarray:
+        """One a picture: an encoded file (bytes, or base64 text), or its pixels (height, width).
+
+        Raises:
+            UserError: the data are not of that kind and shape.
+        """
+        return _cells(self.kind, self.shape, self.data)
 
 
 def asked(body: bytes, header: str | None) -> Asked:
@@ -46,19 +64,17 @@ def asked(body: bytes, header: str | None) -> Asked:
         UserError: it is no request of the protocol, or not for the one input `image`.
     """
     length = _length(header, len(body))
-    try:
-        request = json.loads(body[:length])
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"the body is no JSON ({error})") from error
+    request = parsed(body[:length])
     try:
         (given,) = request["inputs"]
         name, kind = given["name"], given["datatype"]
         shape = [int(size) for size in given["shape"]]
-        wanted = {output["name"]: bool(_parameter(output, "binary_data")) for output in request.get("outputs") or []}
+        outputs = request.get("outputs") or []
+        wanted = {str(output["name"]): bool(_parameter(output, "binary_data")) for output in outputs}
         binary = bool(_parameter(request, "binary_data_output"))
         size = _parameter(given, "binary_data_size")
         data = given["data"] if size is None else body[length : length + int(size)]
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f'a request holds "inputs": [one of name, datatype, shape and data]; it is not one ({error!r})'
         ) from error
@@ -70,7 +86,7 @@ def asked(body: bytes, header: str | None) -> Asked:
     if behind != (int(size) if size is not None else 0):
         raise UserError(f"{behind} bytes follow the JSON, binary_data_size says {size or 0}")
     identity = request.get("id")
-    return Asked(_cells(kind, shape, data), wanted, binary, None if identity is None else str(identity))
+    return Asked(str(kind), shape, data, wanted, binary, None if identity is None else str(identity))
 
 
 def answer(about: dict[str, Any], asked: Asked, outputs: dict[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:
@@ -113,7 +129,7 @@ def kind_of(values: np.ndarray) -> str:
 def _length(header: str | None, whole: int) -> int:
     if header is None:
         return whole
-    if not header.isdecimal() or int(header) > whole:
+    if not header.isdecimal() or len(header) > DIGITS or int(header) > whole:
         raise UserError(f"{HEADER} is {header}, the body has {whole} bytes")
     return int(header)
 
@@ -122,10 +138,14 @@ def _parameter(holder: dict[str, Any], name: str) -> Any:
     return (holder.get("parameters") or {}).get(name)
 
 
-def _cells(kind: str, shape: list[int], data: Any) -> Sequence[Any]:
+def _cells(kind: str, shape: list[int], data: Any) -> Sequence[Any] | np.ndarray:
     if kind == BYTES:
-        cells = list(_unpacked(data)) if isinstance(data, bytes) else np.array(data, object).ravel().tolist()
-        if len(cells) != math.prod(shape) or len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
+        files = math.prod(shape)
+        if isinstance(data, bytes):
+            cells = list(islice(_unpacked(data), min(files, len(data)) + 1))
+        else:
+            cells = np.array(data, object).ravel().tolist()
+        if len(cells) != files or len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
             raise UserError(f"{len(cells)} files do not have the shape {shape}; give [files] or [files, 1]")
         return cells
     if kind not in KINDS:
@@ -139,7 +159,7 @@ def _cells(kind: str, shape: list[int], data: Any) -> Sequence[Any]:
             pixels = np.array(data, KINDS[kind]).reshape(shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise UserError(f"the data are no {kind} of the shape {shape} ({error})") from error
-    return list(pixels.reshape(-1, *shape[-2:]))
+    return pixels if len(shape) == 3 else [pixels]  # a list of them would take far more memory
 
 
 def _unpacked(data: bytes) -> Iterator[bytes]:

@@ -51,9 +51,10 @@ def router(current: Current, pool: Pool) -> APIRouter:
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         model = known(name, version)
         wanted = asked(await request.body(), request.headers.get(HEADER))
+        pool.check(wanted.count)  # before anything is made of each
         pictures = [
             lambda cell=cell, number=number: from_value(cell, f"image {number}")
-            for number, cell in enumerate(wanted.cells)
+            for number, cell in enumerate(wanted.cells())
         ]
         found = await pool.score(model.classifier, pictures, _outputs)
         outputs = {key: np.stack([one[key] for one in found]) for key in found[0]} if found else {}

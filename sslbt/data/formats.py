@@ -74,8 +74,10 @@ def decode(data: bytes, name: str) -> np.ndarray:
     """Pixels (height, width) of a file with one slice, checked.
 
     Raises:
-        UserError: no readable slice, several, or its pixels can't be used.
+        UserError: no readable slice, several, NIfTI, or its pixels can't be used.
     """
+    if is_nifti(name):  # a volume is unpacked as a whole: two megabytes may become two gigabytes
+        raise UserError(f"{name}: NIfTI holds several slices; score the file as a batch, or give them one by one")
     slice_, pixels = next(pictures(data, name))
     if slice_ != name:
         raise UserError(f"{name}: holds several slices; score the file as a batch, or give them one by one")

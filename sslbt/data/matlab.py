@@ -14,11 +14,20 @@ import numpy as np
 from h5py.h5z import FILTER_DEFLATE as DEFLATE
 from h5py.h5z import FILTER_SHUFFLE as SHUFFLE
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
-from sslbt.data.slices import MAX_PIXELS, UNREADABLE, Slice, first_line
+from sslbt.data.slices import MAX_PIXELS, Slice, first_line
 from sslbt.errors import UserError
 
+# What h5py, numpy and isal raise where a file is damaged or holds something else than they expect.
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, EOFError),
+    IsalError,
+)
+
 CLASSES = ("meningioma", "glioma", "pituitary")  # the dataset's labels 1, 2, 3
+
+FEW = 1000  # numbers of a label or letters of a PID; a field of millions takes no more space in a file
 
 USERBLOCK = b"MATLAB 7.3 MAT-file, HDF5 schema 1.00 .".ljust(116) + b"\0" * 8 + b"\x00\x02IM" + b"\0" * 384
 
@@ -32,7 +41,7 @@ def read_mat(data: bytes, name: str) -> Slice:
     """
     with _fields(data, name) as fields:
         pixels = _numbers(_field(fields, "image"), data).T  # HDF5 holds MATLAB's columns as rows
-        label = float(_numbers(_field(fields, "label"), data).flat[0])
+        label = float(_numbers(_field(fields, "label", FEW), data).flat[0])
         patient = _text(fields, "PID", data)
         synthetic = h5py.h5a.exists(fields, b"synthetic")
         mask = _mask(fields, pixels, data, name)
@@ -80,7 +89,7 @@ def _text(fields: h5py.h5g.GroupID, name: str, data: bytes) -> str:
     """MATLAB's text, a number a letter; empty where the field is missing."""
     if not fields.links.exists(name.encode()):
         return ""
-    return "".join(chr(code) for code in _numbers(_field(fields, name), data).flat if code).strip()
+    return "".join(chr(code) for code in _numbers(_field(fields, name, FEW), data).flat if code).strip()
 
 
 def _mask(fields: h5py.h5g.GroupID, pixels: np.ndarray, data: bytes, name: str) -> np.ndarray | None:
@@ -95,7 +104,7 @@ def _mask(fields: h5py.h5g.GroupID, pixels: np.ndarray, data: bytes, name: str) 
 
 # HDF5 can send its reader to other files of the machine: what is opened must lie in this very file. The calls below
 # h5py's comfortable ones take a third of their time, which counts for thousands of files of a few numbers each.
-def _field(group: h5py.h5g.GroupID, name: str) -> h5py.h5d.DatasetID:
+def _field(group: h5py.h5g.GroupID, name: str, most: int | None = None) -> h5py.h5d.DatasetID:
     _own(group, name)
     field = h5py.h5d.open(group, name.encode())
     how = field.get_create_plist()
@@ -103,7 +112,7 @@ def _field(group: h5py.h5g.GroupID, name: str) -> h5py.h5d.DatasetID:
         raise ValueError(f"{name} lies in another file")
     if field.dtype.kind not in "biuf":
         raise ValueError(f"{name} of type {field.dtype}")
-    if np.prod(field.shape, dtype=float) > MAX_PIXELS:
+    if np.prod(field.shape, dtype=float) > (most or MAX_PIXELS):
         raise ValueError(f"{name} of shape {field.shape} is more than can be read")
     return field
 

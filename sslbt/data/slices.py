@@ -7,8 +7,6 @@ import numpy as np
 from sslbt.errors import UserError
 
 MAX_PIXELS, MAX_SIDE = 64_000_000, 8000
-# What libraries raise where a file is damaged or holds something else than they expect.
-UNREADABLE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, EOFError)
 
 
 @dataclass(frozen=True)
