@@ -8,21 +8,22 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import h5py
 import numpy as np
 from h5py.h5z import FILTER_DEFLATE as DEFLATE
 from h5py.h5z import FILTER_SHUFFLE as SHUFFLE
 from isal import isal_zlib
-from isal.igzip_lib import IsalError
 
 from sslbt.data.slices import MAX_PIXELS, Slice, first_line
 from sslbt.errors import UserError
 
 # What h5py, numpy and isal raise where a file is damaged or holds something else than they expect.
-UNREADABLE: tuple[type[Exception], ...] = (
+DAMAGED = cast(type[Exception], isal_zlib.error)  # its stub takes the class for an exception
+UNREADABLE = (
     *(OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, EOFError),
-    IsalError,
+    DAMAGED,
 )
 
 CLASSES = ("meningioma", "glioma", "pituitary")  # the dataset's labels 1, 2, 3
