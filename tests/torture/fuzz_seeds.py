@@ -142,7 +142,11 @@ def _tiff() -> list[bytes]:
 
 def _dicom() -> list[bytes]:
     theirs = (Path(str(get_testdata_file(name, download=False))).read_bytes() for name in DICOM)
-    return [dicom(DEEP, "P1"), dicom(np.stack([DEEP, DEEP[::-1]])), *theirs]
+    plain = dicom(DEEP, "P1")
+    head, pixels = plain[: plain.rindex(b"\xe0\x7f\x10\0")], plain[plain.rindex(b"\xe0\x7f\x10\0") :]
+    level = b"\x28\0\x45\x91SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\0\xe0\xff\xff\xff\xff"  # a sequence, an item
+    deep = head + 2000 * level + pixels
+    return [plain, dicom(np.stack([DEEP, DEEP[::-1]])), deep, *theirs]
 
 
 def _nifti() -> list[bytes]:
