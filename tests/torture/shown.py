@@ -171,8 +171,8 @@ def _whole(text: str) -> bool:
     if text.rstrip("\n").endswith("\\"):
         return False
     try:
-        shlex.split(text, comments=True)
-        return True
+        words = shlex.split(text, comments=True)
+        return words.count("do") == words.count("done")  # a loop goes on
     except ValueError:  # a quotation goes on in the next line
         return False
 

@@ -163,8 +163,8 @@ def pip(words: list[str]) -> None:
     for option, word in pairwise(words):
         if option == "-r":
             assert (ROOT / word).is_file(), f"no file {word}"
-        elif not word.startswith(("-", ".")):
-            assert re.search(rf"^{re.escape(word)}(==|\s|$)", pins, re.M), f"{word} is not pinned so"
+        elif "==" in word:
+            assert re.search(rf"^{re.escape(word)}(\s|$)", pins, re.M), f"{word} is not pinned so"
 
 
 def curl(words: list[str]) -> None:
