@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import requests
 import urllib3
-from filelock import FileLock
 from tqdm import tqdm
 
 from sslbt.data.source import BASE_URL
 from sslbt.errors import UserError
 from sslbt.terminal import say
+from sslbt.waiting import alone
 
 PAGE = "https://doi.org/10.6084/m9.figshare.1512427"
 
@@ -62,8 +62,7 @@ def download(folder: Path, base_url: str = BASE_URL, files: Sequence[Remote] = F
     if all((folder / file.name).exists() for file in files):
         return folder  # without the lock: a finished folder may be read-only
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        with alone(folder / ".lock", f"to finish the download to {folder}"):
             for file in files:
                 if not (folder / file.name).exists():
                     url = base_url.replace("{id}", str(file.id)).replace("{name}", file.name)

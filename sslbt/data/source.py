@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from sslbt.data.seal import SEAL, check, seal
+from sslbt.waiting import alone
 
 BASE_URL = "https://ndownloader.figshare.com/files/{id}"
 SAMPLE = re.compile(r"sample(?::([1-9]\d{0,4}))?")
@@ -63,9 +62,8 @@ def once(final: Path, make: Callable[[Path], None]) -> Path:
     """
     if made(final):
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
     partial = final.with_name(f".partial-{final.name}")
-    with FileLock(final.with_name(f".{final.name}.lock")):
+    with alone(final.with_name(f".{final.name}.lock"), f"to finish {final}"):
         if not made(final):
             shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed: we hold its lock
             partial.mkdir()

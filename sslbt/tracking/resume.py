@@ -15,6 +15,7 @@ from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
 from sslbt.terminal import say
 from sslbt.tracking import holder
+from sslbt.waiting import alone
 
 PRUNED = "pruned"  # a tag of what was given up
 
@@ -50,6 +51,12 @@ def unfinished(key: str) -> Iterator[Path]:
         raise
     finally:
         lock.release()
+
+
+def wait_for_others(key: str) -> None:
+    """Until no process is at the work of this key."""
+    with alone(place_of(key).with_suffix(".lock"), "to finish the same training"):
+        pass
 
 
 def interrupted_run(key: str) -> MlflowRun | None:
