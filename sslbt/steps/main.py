@@ -1,6 +1,8 @@
 """`main`: from slices to a classifier in service, each step a child run."""
 
+import hashlib
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import mlflow
@@ -11,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 import sslbt
 from sslbt.config import STAGES, Main, Score, Training
-from sslbt.data.source import Source, locate
+from sslbt.data.source import Source, cache_folder, locate
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
 from sslbt.evaluation.results import HEADLINE
@@ -21,9 +23,10 @@ from sslbt.steps.judge import NAMES
 from sslbt.steps.score import score
 from sslbt.terminal import say
 from sslbt.tracking import holder, registry
-from sslbt.tracking.resume import interrupted_run
+from sslbt.tracking.resume import interrupted_run, wait_for_others
 from sslbt.tracking.run import Run, step_key
 from sslbt.tracking.store import get_run
+from sslbt.waiting import alone
 
 PROJECT = Path(sslbt.__file__).parent.parent
 METRIC = f"test/{HEADLINE}"
@@ -64,12 +67,17 @@ def main(cfg: Main, run: Run) -> None:
     steps.do("register", run=best.run.info.run_id, metric=METRIC)
 
     say("--- score (most of these slices were learnt from: features nearer to what was learnt are no wonder)")
-    score(Score.build(input=str(locate(cfg.source)), output=cfg.output))
+    output = Path(cfg.output).expanduser().resolve()
+    with in_turn(f"score {output}", f"to write {output}"):
+        score(Score.build(input=str(locate(cfg.source)), output=cfg.output))
     show(compare(evaluations), cfg, run)
 
 
 class Steps:
-    """Runs entry points as child runs, or finds the finished run of an earlier call with the same inputs."""
+    """Runs entry points as child runs, or finds the finished run of another call with the same inputs.
+
+    Where several processes come to the same step at once, one does it while the others wait.
+    """
 
     def __init__(self, run: Run) -> None:
         if not (PROJECT / "MLproject").is_file():
@@ -84,6 +92,12 @@ class Steps:
             UserError: the step failed; it has said why.
         """
         key = step_key(STAGES[stage].build(**parameters))
+        with in_turn(f"{mlflow.get_tracking_uri()} {self.experiment} {key}", f"to finish the same {stage}"):
+            if issubclass(STAGES[stage], Training):
+                wait_for_others(key)  # by hand, or of a main that was killed
+            return self._find_or_run(stage, key, parameters)
+
+    def _find_or_run(self, stage: str, key: str, parameters: dict[str, object]) -> str:
         done = f"attributes.status = 'FINISHED' and tags.key = '{key}'"
         for earlier in mlflow.search_runs([self.experiment], done, output_format="list", max_results=1):
             say(f"--- {stage}: reusing run {earlier.info.run_id} ({earlier.info.run_name})")
@@ -108,6 +122,12 @@ class Steps:
                 f"{stage} failed, see above; the same command continues with the steps still to do"
             ) from error
         return submitted.run_id
+
+
+def in_turn(what: str, work: str) -> AbstractContextManager[None]:
+    """One process at a time, for each `what`; the others say that they wait for another one `work`."""
+    key = hashlib.sha256(what.encode()).hexdigest()[:16]
+    return alone(cache_folder() / "steps" / f"{key}.lock", work)
 
 
 def compare(evaluations: dict[str, str]) -> pd.DataFrame:

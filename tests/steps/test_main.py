@@ -1,6 +1,9 @@
 """What `main` asks of the trainings it starts."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -8,6 +11,7 @@ import pytest
 from sslbt.config import STAGES, Finetune, Main, PretrainContrastive, PretrainEncoder
 from sslbt.parameters import Config
 from sslbt.steps import main as under_test
+from sslbt.tracking.resume import unfinished
 from sslbt.tracking.run import Silent
 
 
@@ -78,3 +82,55 @@ def test_it_says_whose_figures_these_are(split, whose, capsys):
     said = capsys.readouterr().out
     assert f"split {split}, synthetic phantoms; {whose}" in said
     assert ("unseen" in said) == (split == "patient")
+
+
+class _Registry:
+    """A store without runs, in which a step takes a while and leaves a finished run."""
+
+    def __init__(self) -> None:
+        self.finished: list[SimpleNamespace] = []
+        self.started: list[str] = []
+
+    def search_runs(self, *_: object, **__: object) -> list[SimpleNamespace]:
+        return list(self.finished)
+
+    def run(self, uri: str, stage: str, **_: object) -> SimpleNamespace:
+        self.started.append(stage)
+        time.sleep(0.5)
+        run_id = f"run {len(self.started)}"
+        self.finished.append(SimpleNamespace(info=SimpleNamespace(run_id=run_id, run_name=stage)))
+        return SimpleNamespace(run_id=run_id)
+
+
+@pytest.fixture
+def no_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> _Registry:
+    store = _Registry()
+    monkeypatch.setenv("SSLBT_HOME", str(tmp_path))
+    monkeypatch.setattr(under_test, "get_run", lambda _: SimpleNamespace(info=SimpleNamespace(experiment_id="0")))
+    monkeypatch.setattr(under_test, "step_key", lambda _: "key")
+    monkeypatch.setattr(under_test, "interrupted_run", lambda _: None)
+    monkeypatch.setattr(under_test.mlflow, "search_runs", store.search_runs)
+    monkeypatch.setattr(under_test.mlflow.projects, "run", store.run)
+    return store
+
+
+@pytest.mark.parametrize("stage", ["prepare", "pretrain-encoder"])
+def test_of_several_that_come_to_a_step_at_once_one_does_it(no_runs: _Registry, stage: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: under_test.Steps(_Run()).do(stage), range(4)))  # type: ignore[arg-type]
+    assert no_runs.started == [stage]
+    assert found == ["run 1"] * 4
+
+
+def test_a_training_that_is_under_way_by_hand_is_waited_for(
+    no_runs: _Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sslbt.waiting.SILENT", 0.1)
+    with ThreadPoolExecutor(1) as pool:
+        with unfinished("key"):
+            asked = pool.submit(under_test.Steps(_Run()).do, "pretrain-encoder")  # type: ignore[arg-type]
+            time.sleep(0.5)
+            no_runs.finished.append(SimpleNamespace(info=SimpleNamespace(run_id="by hand", run_name="")))
+        assert asked.result() == "by hand"
+    assert no_runs.started == []
+    assert "waiting for another process to finish the same training" in capsys.readouterr().err
