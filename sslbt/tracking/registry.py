@@ -11,13 +11,13 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
-from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from serve.package import log_arguments
+from sslbt import waiting
 from sslbt.data.source import cache_folder
 from sslbt.errors import UserError
 from sslbt.terminal import say
@@ -84,7 +84,7 @@ def log_model(onnx: Path, name: str, tags: dict[str, str]) -> ModelVersion:
             logged = mlflow.pyfunc.log_model(name="classifier", **arguments)
         # With its tags at once: without them nobody could tell what it is.
         number = str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
-    client.set_registered_model_alias(name, CHALLENGER, number)
+    challenge(name, number)
     return client.get_model_version(name, number)
 
 
@@ -96,6 +96,17 @@ def _left_over(name: str, tags: dict[str, str]) -> str | None:
             say(f"{name} version {known.version} is this very file, registered by a run that did not end: taking it up")
             return str(known.version)
     return None
+
+
+def challenge(name: str, number: str) -> None:
+    """This version becomes the challenger, or a newer one that `sslbt register` added meanwhile."""
+    client, before = MlflowClient(), ""
+    ours = f"name = '{name}' and tags.evaluation != ''"
+    while number != before:  # whoever is last to set the alias has looked afterwards, on whichever machine
+        client.set_registered_model_alias(name, CHALLENGER, number)
+        before = number
+        (newest,) = client.search_model_versions(ours, max_results=1, order_by=["version_number DESC"])
+        number = str(newest.version)
 
 
 def version(name: str, which: str) -> ModelVersion:
@@ -144,9 +155,7 @@ def promote(name: str, version: ModelVersion) -> None:
 def alone(name: str) -> Iterator[None]:
     """Nobody else of this machine moves the aliases of a model meanwhile."""
     key = hashlib.sha256(f"{mlflow.get_registry_uri()} {name}".encode()).hexdigest()[:16]
-    place = cache_folder() / "registry" / f"{key}.lock"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place):
+    with waiting.alone(cache_folder() / "registry" / f"{key}.lock", f"to decide which version of {name} is in service"):
         yield
 
 

@@ -103,3 +103,34 @@ def test_a_version_that_a_killed_run_left_is_taken_up(client, tmp_path, status, 
         assert int(client.get_registered_model(name).aliases[registry.CHALLENGER]) == versions
     with mlflow.start_run():  # of another evaluation it is another one
         assert int(registry.log_model(onnx_file(RELEASED), name, tags | {"evaluation": "f"}).version) == versions + 1
+
+
+def test_of_versions_registered_at_once_the_newest_is_the_challenger(client, monkeypatch):
+    """Another machine registers a version, and sets the alias, just before this one sets it."""
+    name = "at once"
+    client.create_registered_model(name)
+
+    def add() -> str:
+        version = client.create_model_version(name, "file:///nowhere")
+        registry.tag(version, evaluation="e", classifier="c")
+        return str(version.version)
+
+    def challenger() -> str:
+        return str(client.get_registered_model(name).aliases[registry.CHALLENGER])
+
+    set_alias, others = MlflowClient.set_registered_model_alias, []
+
+    def late(*words) -> None:
+        if not others:
+            others.append(add())
+            registry.challenge(name, others[0])
+            assert challenger() == others[0] == "2"
+        set_alias(*words)
+
+    first = add()
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", late)
+    registry.challenge(name, first)
+    assert challenger() == "2"
+    client.create_model_version(name, "file:///nowhere")  # not by `sslbt register`
+    registry.challenge(name, first)
+    assert challenger() == "2"
