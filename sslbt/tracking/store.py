@@ -26,6 +26,8 @@ def absent(error: MlflowException) -> bool:
 def trouble(error: Exception) -> str:
     """One sentence where a store does not answer or does not let this user in; empty for anything else."""
     uri, said = mlflow.get_tracking_uri(), str(error)
+    if "database is locked" in said:
+        return f"{uri}: another process keeps it locked; if that one hangs, end it, then give the same command again"
     if isinstance(error, OperationalError):
         return f"{uri}: can't be opened ({error.orig}); is it what MLFLOW_TRACKING_URI should be?"
     if not isinstance(error, MlflowException):

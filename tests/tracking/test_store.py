@@ -104,3 +104,10 @@ def test_a_file_that_can_not_be_opened_is_said(tmp_path: Path) -> None:
     said = trouble(caught.value)
     assert said.startswith(mlflow.get_tracking_uri())
     assert "can't be opened (unable to open database file)" in said
+
+
+def test_a_file_that_another_process_keeps_locked_is_said() -> None:
+    caught = MlflowException("(sqlite3.OperationalError) database is locked [SQL: BEGIN]")
+    assert trouble(caught).endswith(
+        "another process keeps it locked; if that one hangs, end it, then give the same command again"
+    )
