@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import uuid
 from pathlib import Path
 
 from sslbt.data.source import cache_folder, made, once
@@ -74,7 +75,7 @@ def remembered(address: str) -> tuple[str, Path] | None:
 
 
 def _remember(address: str, number: str, key: str) -> None:
-    partial = _note(address).with_suffix(f".{os.getpid()}")
+    partial = _note(address).with_suffix(f".{uuid.uuid4().hex}")  # services in two containers may both be process 1
     partial.write_text(json.dumps([number, key]))
     os.replace(partial, _note(address))
 
