@@ -129,8 +129,8 @@ class Parts:
 
     def remove(self) -> None:
         """Leave no trace."""
+        shutil.rmtree(self.folder, ignore_errors=True)  # still ours: nobody's new parts are among them
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -192,6 +192,22 @@ def test_two_at_once_are_refused(model, source, begun):
     parts.close()
 
 
+def test_who_comes_while_the_parts_are_removed_is_refused(model, source, begun, monkeypatch):
+    """Otherwise his first parts would be removed too, and rows would be missing without a word."""
+    remove, refused = batch_parts.shutil.rmtree, []
+
+    def late(folder, **how):
+        with pytest.raises(UserError, match=r"scores\.csv: another process is making it"):
+            batch_parts.Parts(begun, pa.schema([]), {})
+        refused.append(folder)
+        remove(folder, **how)
+
+    monkeypatch.setattr(batch_parts.shutil, "rmtree", late)
+    score(model, source, begun)
+    assert refused == [begun.with_name("scores.csv.parts")]
+    assert not refused[0].exists()
+
+
 def test_an_interrupted_one_says_where_it_goes_on(tmp_path, model, png, capsys):
     """Ctrl-C at the command line: exit code 130, one sentence, parts stay, and the same call goes on."""
     source, output = tmp_path / "many.parquet", tmp_path / "scores.parquet"
