@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image, ImageChops, ImageSequence, UnidentifiedImageError
 
-from sslbt.data.slices import MAX_PIXELS, Slice, first_line
+from sslbt.data.slices import MAX_PIXELS, MAX_SIDE, Slice, first_line
 from sslbt.errors import UserError
 
 warnings.filterwarnings("ignore", module="PIL")  # it warns of damage and of size, which are told of here
@@ -21,13 +21,14 @@ def read_raster(data: bytes, name: str) -> Iterator[Slice]:
     """Every picture of the file. Grey ones may be stored as colours: they become what they are (ITU-R 601).
 
     Raises:
-        UserError: no readable picture, or one larger than 64 megapixels or in colours.
+        UserError: no readable picture, or one larger than 64 megapixels, longer than 8,000 or in colours.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as file:
             several = getattr(file, "n_frames", 1) > 1
             for number, picture in enumerate(ImageSequence.Iterator(file), 1):
-                if picture.width * picture.height > MAX_PIXELS:
+                # Pillow keeps a pointer a row: a picture of one column takes gigabytes before its pixels are seen.
+                if picture.width * picture.height > MAX_PIXELS or max(picture.size) > MAX_SIDE:
                     raise UserError(f"{name}: {picture.height} x {picture.width} pixels is more than can be read")
                 yield Slice(_grey(picture, name), number=number if several else 0)
     except UserError:
