@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +22,11 @@ from sslbt.errors import UserError
 MAX_FILE = 512 * 2**20  # one picture, unpacked
 MAX_INNER_ZIP = 4 * 2**30  # held in memory while it is read
 MAX_DEPTH = 2
+# What zipfile and its decompressors raise where a member is damaged.
+DAMAGED = (
+    *(zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, LookupError),
+    *(struct.error, zlib.error, lzma.LZMAError),
+)
 
 File = tuple[str, Callable[[], bytes]]
 
@@ -157,12 +163,12 @@ def _found(files: Iterator[File], source: Path) -> Iterator[File]:
 def _of_zip(file: Path | io.BytesIO, where: str, depth: int) -> Iterator[File]:
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, LookupError, struct.error) as error:
         raise UserError(f"{where}: damaged or not a zip ({error}); download it again") from error
     with archive:
         for member in sorted(archive.infolist(), key=lambda m: natural(m.filename)):
             name = member.filename.replace("\\", "/")  # some Windows programs write them so
-            if member.is_dir() or name.startswith("__MACOSX/"):
+            if not name or name.endswith("/") or name.startswith("__MACOSX/"):
                 continue
             if _is_zip(name):
                 if depth == MAX_DEPTH:
@@ -174,14 +180,16 @@ def _of_zip(file: Path | io.BytesIO, where: str, depth: int) -> Iterator[File]:
 
 
 def _unpacker(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str, limit: int) -> Callable[..., bytes]:
+    shown = "".join(letter if letter.isprintable() else "?" for letter in member.filename)  # of one line
+
     def read(most: int = limit) -> bytes:
         if member.file_size > limit:
-            raise UserError(f"{where}/{member.filename}: {member.file_size} bytes unpacked, more than {limit}")
+            raise UserError(f"{where}/{shown}: {member.file_size} bytes unpacked, more than {limit}")
         try:
             with archive.open(member) as stream:
                 # Without a number it would unpack more, if the size is a lie.
                 return stream.read(min(member.file_size, most))
-        except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-            raise UserError(f"{where}/{member.filename}: can't be unpacked ({error}); download it again") from error
+        except DAMAGED as error:
+            raise UserError(f"{where}/{shown}: can't be unpacked ({error}); download it again") from error
 
     return read
