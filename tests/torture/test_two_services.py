@@ -100,9 +100,8 @@ def test_two_services_follow_every_rollback(registry: Place) -> None:
                 versions = [version for _, version, _ in since]
                 assert versions == sorted(versions, key=[old, champion].index)  # one change, never back
                 waits.append(next(when for when, version, _ in since if version == champion) - moved)
-        print(
-            f"{sum(len(own.answers) for own in clients)} answers; the last changed {max(waits):.1f} s after the command ended"
-        )
+        answers = sum(len(own.answers) for own in clients)
+        print(f"{answers} answers; the last changed {max(waits):.1f} s after the command ended")
     finally:
         ended.set()
         for thread in threads:
