@@ -31,6 +31,7 @@ from sslbt.tracking import holder
 from sslbt.tracking.code import code_digest, code_version
 from sslbt.tracking.orphans import end_orphans
 from sslbt.tracking.resume import PRUNED, GivenUp, run_to_continue, unfinished
+from sslbt.tracking.store import get_run
 from sslbt.tracking.telling import Silence, Telling
 from sslbt.training.loop import Report, Schedule
 
@@ -186,7 +187,7 @@ def _run(config: Config, key: str, run_id: str | None) -> Iterator[None]:
     parent = {MLFLOW_PARENT_RUN_ID: outer.info.run_id} if outer else {}
     mine = holder.claim()
     if known := run_id or os.environ.get("MLFLOW_RUN_ID"):  # before it is RUNNING, lest it be nobody's
-        mlflow.MlflowClient().set_tag(known, holder.TAG, mine)
+        mlflow.MlflowClient().set_tag(get_run(known).info.run_id, holder.TAG, mine)
     with mlflow.start_run(run_id=run_id, nested=outer is not None, tags={holder.TAG: mine}, log_system_metrics=True):
         tags = {"stage": stage, "key": key, "code_version": code_version(), "mlflow.runName": stage}
         mlflow.set_tags(tags | parent)

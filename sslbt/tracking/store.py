@@ -34,6 +34,8 @@ def trouble(error: Exception) -> str:
         return ""
     if found := SQLITE.search(said):
         return f"{uri}: {found[1]}; free space or change its permissions, then run it again"
+    if "MLFLOW_EXPERIMENT_ID" in said:
+        return f"{uri}: holds no experiment {os.environ.get('MLFLOW_EXPERIMENT_ID')}; unset MLFLOW_EXPERIMENT_ID"
     user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
     if "error code 401" in said:
         given = f"{user} with this password is not known there" if user else "it asks who you are"

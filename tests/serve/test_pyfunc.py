@@ -14,6 +14,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 from PIL import Image
+from stores import tracking_at
 
 import serve
 from serve.package import log_arguments
@@ -29,15 +30,11 @@ def logged(tmp_path_factory, model):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(f"sqlite:///{store}/mlflow.db")
-        try:
+        with tracking_at(f"sqlite:///{store}/mlflow.db"):
             experiment = mlflow.create_experiment("serve", artifact_location=f"file://{store}/artifacts")
             with mlflow.start_run(experiment_id=experiment), log_arguments(model) as arguments:
                 uri = mlflow.pyfunc.log_model(name="model", **arguments).model_uri
             yield Path(mlflow.artifacts.download_artifacts(uri))
-        finally:
-            mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="module")

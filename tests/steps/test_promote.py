@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
 
 import mlflow
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from sklearn.metrics import balanced_accuracy_score
+from stores import tracking_at
 
 from sslbt.cli import main
 from sslbt.errors import UserError
@@ -52,16 +52,11 @@ def client(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copyfile(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("SSLBT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.setattr("sslbt.tracking.run.SAMPLED_AFTER", 0.0)
-    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    with mock.patch.dict(os.environ):
-        mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    with tracking_at(f"sqlite:///{tmp_path}/mlflow.db") as client:
         mlflow.set_experiment("promotion")
-        yield MlflowClient()
-        mlflow.set_tracking_uri(before)
+        yield client
 
 
 Adds = Callable[..., ModelVersion]

@@ -1,10 +1,8 @@
 """What `score` leaves in MLflow, and that no store costs a table."""
 
 import json
-import os
 import shutil
 from pathlib import Path
-from unittest import mock
 
 import mlflow
 import numpy as np
@@ -13,6 +11,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from stores import tracking_at
 
 from sslbt.cli import main
 from sslbt.steps import score as step
@@ -33,15 +32,10 @@ def database(tmp_path_factory) -> Path:
 def store(database, tmp_path, monkeypatch):
     shutil.copy(database, tmp_path)
     monkeypatch.setenv("SSLBT_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.setattr(tracking, "SAMPLED_AFTER", 0.0)
-    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    with mock.patch.dict(os.environ):
-        mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-        yield MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-        mlflow.set_tracking_uri(before)
+    with tracking_at(f"sqlite:///{tmp_path}/mlflow.db") as client:
+        yield client
 
 
 @pytest.fixture

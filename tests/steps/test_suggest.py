@@ -1,17 +1,15 @@
 """Suggesting on phantoms: what is written, that no label is looked at, and that the CSV comes back as labels."""
 
-import os
 import shutil
 from pathlib import Path
-from unittest import mock
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
 from PIL import Image
+from stores import tracking_at
 
 from sslbt.cli import main
 from sslbt.data.cache import prepare
@@ -41,17 +39,12 @@ def store(tmp_path_factory):
 def world(store, tmp_path, monkeypatch):
     """A folder of one's own to work in, an encoder in it that has seen nobody."""
     monkeypatch.setenv("SSLBT_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.setattr(tracking, "SAMPLED_AFTER", 0.0)
-    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     save_encoder(tmp_path / "encoder.safetensors", Encoder(4), {"size": 32, "seen": [], "way": "contrastive"})
-    before = mlflow.get_tracking_uri()
-    with mock.patch.dict(os.environ):
-        mlflow.set_tracking_uri(store.tracking_uri)
+    with tracking_at(store.tracking_uri):
         yield tmp_path
-        mlflow.set_tracking_uri(before)
 
 
 def suggest(*words: object) -> int:

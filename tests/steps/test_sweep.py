@@ -3,13 +3,13 @@
 import math
 import os
 import signal
-from unittest import mock
 
 import mlflow
 import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from stores import tracking_at
 
 from sslbt.config import Sweep
 from sslbt.data.phantom import make_sample
@@ -68,16 +68,11 @@ def data(tmp_path_factory):
 def world(store, data, tmp_path, monkeypatch, request):
     """An experiment and a cache of this test's own."""
     monkeypatch.setenv("SSLBT_HOME", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.setattr(tracking, "SAMPLED_AFTER", 0.0)
-    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
     start = mlflow.start_run
     monkeypatch.setattr(mlflow, "start_run", lambda **given: start(**given | {"log_system_metrics": False}))
-    before = mlflow.get_tracking_uri()
-    with mock.patch.dict(os.environ):
-        mlflow.set_tracking_uri(store.tracking_uri)
+    with tracking_at(store.tracking_uri):
         yield World(store, mlflow.set_experiment(request.node.nodeid).experiment_id, data, tmp_path, monkeypatch)
-        mlflow.set_tracking_uri(before)
 
 
 class World:

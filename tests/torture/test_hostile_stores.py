@@ -13,6 +13,7 @@ import mlflow
 import numpy as np
 import pytest
 from PIL import Image
+from stores import tracking_at
 
 from sslbt.cli import main
 from sslbt.data import seal
@@ -161,24 +162,21 @@ CHECKPOINTS = ("checkpoint/encoder.safetensors", "checkpoint/classifier.safetens
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a version of every other kind as champion, whose runs hold pickles for checkpoints."""
     folder = tmp_path_factory.mktemp("registry")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
-    client = mlflow.MlflowClient()
-    client.create_experiment("evil", artifact_location=str(folder / "artifacts"))
-    mlflow.set_experiment("evil")
-    for name, (about, files) in MODELS.items():
-        client.create_registered_model(name)
-        with mlflow.start_run() as run:
-            place = folder / name
-            about = about.replace("CANARY", str(folder / "yaml canary"))
-            content = {f"model/{file}": held for file, held in files.items()} | dict.fromkeys(CHECKPOINTS, PICKLE)
-            for file, held in (content | {"model/MLmodel": about.encode()}).items():
-                (place / file).parent.mkdir(parents=True, exist_ok=True)
-                (place / file).write_bytes(held)
-            mlflow.log_artifacts(str(place))
-        version = client.create_model_version(name, f"runs:/{run.info.run_id}/model", run.info.run_id)
-        client.set_registered_model_alias(name, "champion", version.version)
-    mlflow.set_tracking_uri(before)
+    with tracking_at(f"sqlite:///{folder}/mlflow.db") as client:
+        client.create_experiment("evil", artifact_location=str(folder / "artifacts"))
+        mlflow.set_experiment("evil")
+        for name, (about, files) in MODELS.items():
+            client.create_registered_model(name)
+            with mlflow.start_run() as run:
+                place = folder / name
+                about = about.replace("CANARY", str(folder / "yaml canary"))
+                content = {f"model/{file}": held for file, held in files.items()} | dict.fromkeys(CHECKPOINTS, PICKLE)
+                for file, held in (content | {"model/MLmodel": about.encode()}).items():
+                    (place / file).parent.mkdir(parents=True, exist_ok=True)
+                    (place / file).write_bytes(held)
+                mlflow.log_artifacts(str(place))
+            version = client.create_model_version(name, f"runs:/{run.info.run_id}/model", run.info.run_id)
+            client.set_registered_model_alias(name, "champion", version.version)
     return folder
 
 
@@ -202,13 +200,10 @@ def test_a_version_of_another_kind_is_refused_and_nothing_of_it_runs(
     monkeypatch.chdir(place)
     monkeypatch.setenv("SSLBT_HOME", str(registry / "home"))
     monkeypatch.setenv("CANARY", str(place / "canary"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry}/mlflow.db")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{registry}/mlflow.db")
     Image.new("L", (64, 64)).save("a.png")
     Path("scores.csv").write_text("what was there")
     model = ["--model", f"models:/{kind}@champion"]
-    try:
+    with tracking_at(f"sqlite:///{registry}/mlflow.db"):
         for words in (
             ["score", "--input", "a.png", "--output", "scores.csv"],
             ["serve", "--port", "65000"],
@@ -219,8 +214,6 @@ def test_a_version_of_another_kind_is_refused_and_nothing_of_it_runs(
             said = capsys.readouterr().err.splitlines()[-1]
             assert said.startswith("sslbt: ")
             assert kind in said or ".onnx: no readable ONNX file" in said or "damaged or not a checkpoint" in said
-    finally:
-        mlflow.set_tracking_uri(before)
     assert sorted(path.name for path in place.iterdir()) == ["a.png", "scores.csv"]  # no canary, no half a layout
     assert Path("scores.csv").read_text() == "what was there"
     assert not (registry / "yaml canary").exists()

@@ -17,7 +17,7 @@ from sslbt.errors import UserError
 PAGES = [page for page in shown.pages() if page.endswith(".md")]
 FIELDS = {name for config in STAGES.values() for name in config.model_fields}
 OTHERS_FLAGS = {"--env-manager": "mlflow run", "--model-control-mode": "Triton"}
-OTHERS_VARIABLES = r"(PIP|UV|PYSPARK)_\w+"
+OTHERS_VARIABLES = r"(PIP|UV|PYSPARK)_\w+|OMP_NUM_THREADS"
 FAMILIES = "accepted audit best control labels probe saliency score small sweep test validation"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from size import times
 from sklearn import metrics as sklearn
+from stores import tracking_at
 
 from serve.drift import Drift
 from serve.reference import Reference
@@ -37,8 +38,6 @@ TESTS = {
 def test_the_smallest_tests_have_a_report(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSLBT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tracking, "SAMPLED_AFTER", 0.0)
-    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
-    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.chdir(tmp_path)
     folder, rows = tmp_path / "slices", ["file,patient,class"]
     folder.mkdir()
@@ -50,14 +49,10 @@ def test_the_smallest_tests_have_a_report(name: str, tmp_path: Path, monkeypatch
         rows.append(f"{path.name},{patient},{CLASSES[(int(found.argmax()) + behind) % 3]}")
     (tmp_path / "truth.csv").write_text("\n".join(rows))
     words = ["evaluate", "--split", "none", "--data", str(folder), "--annotations", "truth.csv", "--model", "released"]
-    before = mlflow.get_tracking_uri()
-    try:
-        mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    with tracking_at(f"sqlite:///{tmp_path}/mlflow.db") as client:
         assert main(words) == 0
-        (run,) = mlflow.MlflowClient().search_runs(["0"])
+        (run,) = client.search_runs(["0"])
         page = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="report.html"))
-    finally:
-        mlflow.set_tracking_uri(before)
     right = np.mean([behind == 0 for _, behind in TESTS[name]])
     assert run.data.metrics["test/accuracy"] == pytest.approx(right)
     assert run.data.metrics["test/accuracy_ci_low"] <= right <= run.data.metrics["test/accuracy_ci_high"]

@@ -1,10 +1,9 @@
-import os
 from collections.abc import Iterator
-from unittest import mock
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from stores import tracking_at
 
 
 @pytest.fixture(scope="session")
@@ -14,11 +13,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
 
 
 @pytest.fixture
-def experiment(store: MlflowClient, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An experiment of this test's own, the current one; MLflow tells subprocesses by variables, which go again."""
-    before = mlflow.get_tracking_uri()
-    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
-    with mock.patch.dict(os.environ):
-        mlflow.set_tracking_uri(store.tracking_uri)
+def experiment(store: MlflowClient, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An experiment of this test's own, the current one."""
+    with tracking_at(store.tracking_uri):
         yield mlflow.set_experiment(request.node.nodeid).experiment_id
-        mlflow.set_tracking_uri(before)

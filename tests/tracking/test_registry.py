@@ -1,12 +1,12 @@
 """Which evaluation is best, and how aliases move."""
 
-import os
 from pathlib import Path
 from unittest import mock
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from stores import tracking_at
 
 from sslbt.errors import UserError
 from sslbt.tracking import registry
@@ -18,12 +18,8 @@ NAME = "brain-tumor-classifier"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    before = mlflow.get_tracking_uri()
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
-    with mock.patch.dict(os.environ):  # MLflow tells subprocesses by variables, which go again
-        mlflow.set_tracking_uri(uri)
-        yield MlflowClient(uri)
-    mlflow.set_tracking_uri(before)
+    with tracking_at(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db") as client:
+        yield client
 
 
 @pytest.fixture
@@ -89,8 +85,7 @@ def test_promotion_keeps_the_way_back(client):
 
 
 @pytest.mark.parametrize(("status", "versions"), [("KILLED", 1), ("FAILED", 1), ("RUNNING", 2), ("FINISHED", 2)])
-def test_a_version_that_a_killed_run_left_is_taken_up(client, tmp_path, monkeypatch, status, versions):
-    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+def test_a_version_that_a_killed_run_left_is_taken_up(client, tmp_path, status, versions):
     mlflow.set_experiment(experiment_id=client.create_experiment(status, tmp_path.as_uri()))
     name, tags = f"taken up {status}", {"evaluation": "e", "classifier": "c"}
     with mlflow.start_run() as killed:

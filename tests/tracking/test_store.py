@@ -1,19 +1,19 @@
 """A server that does not answer, or does not know this user, is not taken for an empty store."""
 
-import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from unittest import mock
 
 import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
+from stores import tracking_at
 
 from sslbt.cli import main
+from sslbt.data.phantom import make_sample
 from sslbt.tracking import registry
 from sslbt.tracking.store import absent, trouble
 
@@ -37,15 +37,11 @@ class Refusing(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
     """Someone who refuses is the tracking server."""
-    with HTTPServer(("127.0.0.1", 0), Refusing) as server, mock.patch.dict(os.environ):
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
-        monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(f"http://127.0.0.1:{server.server_port}")
-        yield server
-        mlflow.set_tracking_uri(before)
+        with tracking_at(f"http://127.0.0.1:{server.server_port}"):
+            yield server
         server.shutdown()
 
 
@@ -96,6 +92,30 @@ def test_what_is_not_there_is_absent(experiment: str) -> None:
     assert absent(caught.value)
     assert trouble(caught.value) == trouble(ValueError("401")) == ""
     assert registry.champion("nothing of this name") is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("MLFLOW_EXPERIMENT_ID", "holds no experiment 12345; unset MLFLOW_EXPERIMENT_ID"),
+        ("MLFLOW_RUN_ID", "12345: no such run in"),
+    ],
+)
+def test_what_variables_of_mlflow_name_and_is_not_there(
+    variable: str,
+    said: str,
+    experiment: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SSLBT_HOME", str(tmp_path))
+    monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
+    monkeypatch.setenv(variable, "12345")
+    make_sample(tmp_path / "phantoms", patients=9, size=32)
+    for words in (["prepare"], ["pretrain-encoder", "--preset", "tiny"]):
+        assert main([*words, "--data", str(tmp_path / "phantoms")]) == 2
+        assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_file_that_can_not_be_opened_is_said(tmp_path: Path) -> None:

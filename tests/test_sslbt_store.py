@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sslbt import sqlite_store
-from sslbt.sqlite_store import _whole, registry_store, tracking_store
+import sslbt_store
+from sslbt_store import _whole, registry_store, tracking_store
 
 
 def build(uri: str) -> SimpleNamespace:
@@ -62,7 +62,7 @@ def test_without_hard_links_it_is_made_as_mlflow_makes_it(tmp_path: Path, monkey
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(sqlite_store.os, "link", refuse)
+    monkeypatch.setattr(sslbt_store.os, "link", refuse)
     _whole(build, f"sqlite:///{tmp_path}/mlflow.db")
     assert list(tmp_path.iterdir()) == [tmp_path / "mlflow.db"]
 

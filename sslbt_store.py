@@ -3,7 +3,8 @@
 MLflow makes its tables one by one in the file itself: of several processes that begin at once in an empty folder all
 but one end in an error of the database, and one that is killed meanwhile leaves a file that no command can use. MLflow
 finds these functions by the entry points in pyproject.toml, in `mlflow run` and `mlflow ui` too. They leave everything
-else to MLflow, and import it where they are called: it imports them while it is being imported itself.
+else to MLflow, and import it where they are called: it imports them while it is being imported itself. They are not in
+the package sslbt, which a model brings along as it was when it was logged, and which must not be imported by then.
 """
 
 import os
