@@ -38,7 +38,7 @@ class Summary:
         self.seconds = 0.0
         self.drift, self.no_drift = None, "the model's file holds nothing to tell drift by; export the model again"
         try:
-            if reference := Reference.from_metadata(classifier.metadata):
+            if reference := Reference.from_metadata(classifier.metadata, classifier.channels):
                 self.drift = Drift(reference, SLICES)
         except UserError as error:  # scores are the same without
             self.no_drift = str(error)

@@ -26,7 +26,7 @@ class Model:
     version: str
 
     def __post_init__(self) -> None:
-        reference = Reference.from_metadata(self.classifier.metadata)
+        reference = Reference.from_metadata(self.classifier.metadata, self.classifier.channels)
         self.drift = Drift(reference) if reference else None
 
 

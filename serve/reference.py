@@ -85,11 +85,15 @@ class Reference:
         return cls(classes, center, bare.basis, shares, found.astype(np.uint8), values, limits)
 
     @classmethod
-    def from_metadata(cls, metadata: dict[str, str]) -> "Reference | None":
+    def from_metadata(cls, metadata: dict[str, str], channels: int) -> "Reference | None":
         """That of a classifier's file; None where it holds none.
 
+        Args:
+            metadata: of the file.
+            channels: of the classifier's features.
+
         Raises:
-            UserError: it is damaged, or made by a newer version.
+            UserError: it is damaged, of another classifier, or made by a newer version.
         """
         if KEY not in metadata:
             return None
@@ -101,17 +105,17 @@ class Reference:
             newer = int(arrays.pop("format", FORMAT)) > FORMAT
             reference = None if newer else cls(tuple(json.loads(metadata["classes"])), **arrays)
             if reference is not None:
-                reference._check()
+                reference._check(channels)
         except DAMAGE as error:
             raise UserError(f"the model's reference for drift is damaged ({error}); export the model again") from error
         if reference is None:
             raise UserError("the model's reference for drift was made by a newer version of sslbt; update sslbt")
         return reference
 
-    def _check(self) -> None:
+    def _check(self, channels: int) -> None:
         """What a file that was changed by hand could hold."""
-        slices, classes, (channels,) = len(self.found), len(self.classes), self.center.shape
-        fits = self.basis.shape[:1] == (channels,) and self.shares.shape == (classes,)
+        slices, classes = len(self.found), len(self.classes)
+        fits = self.center.shape == self.basis.shape[:1] == (channels,) and self.shares.shape == (classes,)
         fits = fits and self.found.shape == (slices,) and self.values.shape == (slices, len(QUANTITIES) - 1)
         if not fits or self.basis.ndim != 2 or self.limits.shape[1:] != (len(QUANTITIES),) or not len(self.limits):
             raise ValueError("its parts do not fit")

@@ -62,6 +62,7 @@ class Classifier:
         self.plausible_above, self.guarantee = (_share(metadata[name]) for name in ("plausible_above", "guarantee"))
         self.strange_above = float(metadata["strange_above"])
         self.explains = any(output.name == SALIENCY for output in session.get_outputs())  # can it say where?
+        self.channels = 0  # of the features
         self._options = ort.RunOptions()
 
     @classmethod
@@ -187,6 +188,7 @@ class Classifier:
             raise ValueError("its scores are not those of a classifier")
         if any(one.ndim != 2 for one in maps):
             raise ValueError("its saliency is no map")
+        self.channels = found.features.shape[1]
 
 
 @contextmanager

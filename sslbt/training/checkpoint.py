@@ -20,6 +20,17 @@ FORMAT = 1  # raise it when earlier code would misread what is written; a file w
 OUTLIER = "outlier."  # what its tensors are called by
 MOST_BYTES = 2**33  # of a file; the widest network with its optimiser has a third of it
 WIDTHS = range(1, 257)  # as many as can be asked for
+NUMBER = (int, float)
+OF_ENCODER = {"seen": list, "way": str}  # what else must be known, and as what
+OF_CLASSIFIER = OF_ENCODER | {
+    "labels": str,
+    "known_files": list,
+    "pretrained": str,
+    "temperature": NUMBER,
+    "plausible_above": NUMBER,
+    "guarantee": NUMBER,
+    "validation_families": int,
+}
 
 
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
@@ -69,7 +80,7 @@ def parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def save_encoder(path: Path, encoder: Encoder, about: dict[str, Any]) -> None:
-    """What pretraining leaves; `about` holds at least `size`, the side in pixels it was trained at."""
+    """What pretraining leaves; `about` holds `size`, the side in pixels it was trained at, and `OF_ENCODER`."""
     save(path, encoder.state_dict(), about | {"kind": "encoder", "width": encoder.width})
 
 
@@ -79,6 +90,7 @@ def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
     if about.get("kind") not in ("encoder", "classifier"):
         raise UserError(f"{path}: holds no encoder; give what a pretraining or a fine-tuning left")
     encoder = Encoder(_width(about, path))
+    _check(about, OF_ENCODER, path)
     prefix = "encoder." if about["kind"] == "classifier" else ""
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     _fill(encoder, {name: tensor for name, tensor in own.items() if not name.startswith("head.")}, path)
@@ -86,7 +98,7 @@ def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
 
 
 def save_classifier(path: Path, model: Classifier, outlier: Outlier, about: dict[str, Any]) -> None:
-    """What fine-tuning leaves; `about` holds at least `size`, `classes`, `temperature` and `plausible_above`."""
+    """What fine-tuning leaves; `about` holds `size`, `classes` and `OF_CLASSIFIER`."""
     strange = {OUTLIER + name: tensor for name, tensor in outlier.state_dict().items()}
     save(path, model.state_dict() | strange, about | {"kind": "classifier", "width": model.encoder.width})
 
@@ -100,8 +112,7 @@ def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
     tensors, about = load(path)
     if about.get("kind") != "classifier":
         raise UserError(f"{path}: holds {about.get('kind', 'something else')}, no classifier; fine-tune it first")
-    if "known_files" not in about:
-        raise UserError(f"{path}: made by an earlier version; fine-tune it again")
+    _check(about, OF_CLASSIFIER, path)
     classes = about.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UserError(f"{path}: doesn't name its classes; fine-tune it again")
@@ -123,6 +134,12 @@ def _width(about: dict[str, Any], path: Path) -> int:
     if about.get("width") not in WIDTHS or not isinstance(about.get("size"), int):
         raise UserError(f"{path}: doesn't say how its network is built; was it made by another program?")
     return int(about["width"])
+
+
+def _check(about: dict[str, Any], needed: dict[str, type | tuple[type, ...]], path: Path) -> None:
+    lacking = [name for name, kind in needed.items() if not isinstance(about.get(name), kind)]
+    if lacking:
+        raise UserError(f"{path}: doesn't say {', '.join(lacking)}; made by another version? train it again")
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

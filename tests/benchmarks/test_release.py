@@ -46,6 +46,7 @@ OF_CLASSIFIER = ABOUT | {
     "plausible_above": 0.2,
     "guarantee": 0.9,
     "known_files": ["1.mat"],
+    "validation_families": 5,
     "seen": SEEN,
 }
 

@@ -42,7 +42,7 @@ class Told:
 
 @pytest.fixture
 def with_reference(monkeypatch):
-    monkeypatch.setattr(batch_summary.Reference, "from_metadata", lambda metadata: "a reference")
+    monkeypatch.setattr(batch_summary.Reference, "from_metadata", lambda metadata, channels: "a reference")
     monkeypatch.setattr(batch_summary, "Drift", Told)
 
 

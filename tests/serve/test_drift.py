@@ -155,20 +155,22 @@ def test_through_the_files_metadata(reference: Reference) -> None:
     stored = {KEY: reference.to_metadata(), "classes": json.dumps(CLASSES)}
     assert len(stored[KEY]) < 100_000
     scores, _ = of_patients(30, seed=11)
-    again = Reference.from_metadata(stored)
+    again = Reference.from_metadata(stored, CHANNELS)
     assert again is not None
     assert after(again, scores).report() == after(reference, scores).report()
-    assert Reference.from_metadata({"classes": json.dumps(CLASSES)}) is None
+    assert Reference.from_metadata({"classes": json.dumps(CLASSES)}, CHANNELS) is None
     for damaged in (stored[KEY][:2000], "no base64", stored[KEY][:-40] + "A" * 40):
         with pytest.raises(UserError, match="reference for drift is damaged"):
-            Reference.from_metadata(stored | {KEY: damaged})
+            Reference.from_metadata(stored | {KEY: damaged}, CHANNELS)
+    with pytest.raises(UserError, match="its parts do not fit"):  # a wider network's
+        Reference.from_metadata(stored, CHANNELS + 1)
 
 
 def test_a_reference_of_a_newer_version_says_so(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = {KEY: reference.to_metadata(), "classes": json.dumps(CLASSES)}
     monkeypatch.setattr("serve.reference.FORMAT", 0)
     with pytest.raises(UserError, match="made by a newer version of sslbt; update sslbt"):
-        Reference.from_metadata(stored)
+        Reference.from_metadata(stored, CHANNELS)
 
 
 def test_a_reference_needs_four_families() -> None:

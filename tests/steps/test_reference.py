@@ -74,9 +74,9 @@ def test_the_file_gets_a_reference_and_answers_as_before(
     assert {name: value for name, value in after.items() if name != KEY} == before
     assert onnx.load(file).graph == graph
 
-    reference = Reference.from_metadata(after)
-    assert reference is not None
     classifier = Classifier.load(file)
+    reference = Reference.from_metadata(after, classifier.channels)
+    assert reference is not None
     rows = np.flatnonzero(split.table.part != "train")
     scores = classifier.scores([pixels for _, pixels in raw_slices(source, cache.table.iloc[rows])])
     assert len(reference.found) == len(rows)

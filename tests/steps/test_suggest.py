@@ -126,7 +126,7 @@ def test_mistakes_are_told_in_a_sentence(world, phantoms, capsys):
     cache = prepare(Source(str(phantoms)))
     test = make_split(cache.table, "patient", cache.classes).table.query("part == 'test'")
     seen = list(zip(test.file, test.family, strict=True))
-    save_encoder(world / "leaky.safetensors", Encoder(4), {"size": 32, "seen": seen})
+    save_encoder(world / "leaky.safetensors", Encoder(4), {"size": 32, "seen": seen, "way": "contrastive"})
     assert "it has learnt from" in said("--data", phantoms, "--pretrained", "leaky.safetensors")
     assert not Path("suggested.csv").exists()
     assert not Path("suggested.html").exists()

@@ -170,7 +170,7 @@ class Folder:
     def kept(self) -> list[str]:
         """What there is in the cache, by name, without the key, which depends on the folder."""
         names = [path.name for path in (self.path / "home").iterdir() if path.suffix != ".lock"]
-        return sorted(re.sub("cache-3-[0-9a-f]{16}", "cache", name) for name in names)
+        return sorted(re.sub(r"cache-\d+-[0-9a-f]{16}", "cache", name) for name in names)
 
 
 JUDGED = ("test/", "control/", "train/loss", "validation/", "probe/", "decision/", "parity/", "saliency/", "accepted/")

@@ -15,13 +15,16 @@ from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
 from sslbt.training import checkpoint
 
-ABOUT = {
-    "size": 64,
+OF_ENCODER = {"size": 64, "way": "contrastive", "seen": [["f", "1.mat"]]}
+ABOUT = OF_ENCODER | {
     "classes": ["a", "b", "c"],
     "temperature": 1.25,
     "plausible_above": 0.2,
+    "guarantee": 0.9,
+    "validation_families": 5,
+    "labels": "12",
+    "pretrained": "none",
     "known_files": ["1.mat"],
-    "seen": [["f", "1.mat"]],
 }
 
 
@@ -128,10 +131,10 @@ def test_a_file_of_another_program_is_not_ours(path: Path) -> None:
 
 
 def test_an_encoder_comes_back(path: Path, classifier: Classifier) -> None:
-    checkpoint.save_encoder(path, classifier.encoder, {"size": 64})
+    checkpoint.save_encoder(path, classifier.encoder, OF_ENCODER)
     encoder, about = checkpoint.load_encoder(path)
     assert same(encoder.state_dict(), classifier.encoder.state_dict())
-    assert about == {"size": 64, "kind": "encoder", "width": 4}
+    assert about == OF_ENCODER | {"kind": "encoder", "width": 4}
 
 
 def test_a_classifier_comes_back_ready_to_score(path: Path, classifier: Classifier) -> None:
@@ -161,11 +164,20 @@ def test_what_is_no_brain_mri_comes_back_too(path: Path, classifier: Classifier)
     assert not back.training
 
 
-def test_a_classifier_of_an_earlier_version_is_refused_with_a_remedy(path: Path, classifier: Classifier) -> None:
-    older = {name: value for name, value in ABOUT.items() if name != "known_files"}
+@pytest.mark.parametrize("changed", [{"known_files": None}, {"temperature": "warm"}, {"seen": None, "way": None}])
+def test_facts_that_another_version_does_not_know(
+    path: Path, classifier: Classifier, changed: dict[str, object]
+) -> None:
+    older = {name: value for name, value in (ABOUT | changed).items() if value is not None}
     checkpoint.save(path, classifier.state_dict(), older | {"kind": "classifier", "width": 4})
-    with pytest.raises(UserError, match="made by an earlier version; fine-tune it again"):
+    with pytest.raises(UserError, match=rf"doesn't say {', '.join(changed)}; made by another version\? train"):
         checkpoint.load_classifier(path)
+
+
+def test_an_encoder_that_does_not_say_whom_it_saw(path: Path, classifier: Classifier) -> None:
+    checkpoint.save_encoder(path, classifier.encoder, OF_ENCODER | {"seen": "nobody"})
+    with pytest.raises(UserError, match="doesn't say seen; made by another version"):
+        checkpoint.load_encoder(path)
 
 
 def test_what_a_newer_version_made_is_refused_with_a_remedy(
@@ -187,7 +199,7 @@ def test_facts_that_are_none_are_not_ours(path: Path, about: object) -> None:
 
 
 def test_an_encoder_is_no_classifier(path: Path, classifier: Classifier) -> None:
-    checkpoint.save_encoder(path, classifier.encoder, {"size": 64})
+    checkpoint.save_encoder(path, classifier.encoder, OF_ENCODER)
     with pytest.raises(UserError, match=r"holds encoder, no classifier; fine-tune it first"):
         checkpoint.load_classifier(path)
 
