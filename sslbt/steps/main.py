@@ -57,10 +57,11 @@ def main(cfg: Main, run: Run) -> None:
         "contrastive": steps.do("pretrain-contrastive", **training, pairs=cfg.pairs, num_pairs=cfg.num_pairs),
     }
     classifiers = {
-        way: steps.do("finetune", **training, labels=labels, pretrained=run_id) for way, run_id in start_from.items()
+        way: steps.do("finetune", way, **training, labels=labels, pretrained=run_id)
+        for way, run_id in start_from.items()
     }
     evaluations = {
-        way: steps.do("evaluate", **data, model=run_id, scratch="" if way == "scratch" else classifiers["scratch"])
+        way: steps.do("evaluate", way, **data, model=run_id, scratch=classifiers["scratch"] if way != "scratch" else "")
         for way, run_id in classifiers.items()
     }
     best = registry.find_best(steps.experiment, METRIC)
@@ -85,8 +86,8 @@ class Steps:
         self.parent = run.id
         self.experiment = get_run(run.id).info.experiment_id
 
-    def do(self, stage: str, **parameters: object) -> str:
-        """The id of a finished run of this step.
+    def do(self, stage: str, way: str = "", **parameters: object) -> str:
+        """The id of a finished run of this step; `way` tells the user which of several it is.
 
         Raises:
             UserError: the step failed; it has said why.
@@ -95,14 +96,14 @@ class Steps:
         with in_turn(f"{mlflow.get_tracking_uri()} {self.experiment} {key}", f"to finish the same {stage}"):
             if issubclass(STAGES[stage], Training):
                 wait_for_others(key)  # by hand, or of a main that was killed
-            return self._find_or_run(stage, key, parameters)
+            return self._find_or_run(stage, f"{stage} ({way})" if way else stage, key, parameters)
 
-    def _find_or_run(self, stage: str, key: str, parameters: dict[str, object]) -> str:
+    def _find_or_run(self, stage: str, title: str, key: str, parameters: dict[str, object]) -> str:
         done = f"attributes.status = 'FINISHED' and tags.key = '{key}'"
         for earlier in mlflow.search_runs([self.experiment], done, output_format="list", max_results=1):
-            say(f"--- {stage}: reusing run {earlier.info.run_id} ({earlier.info.run_name})")
+            say(f"--- {title}: reusing run {earlier.info.run_id} ({earlier.info.run_name})")
             return earlier.info.run_id
-        say(f"--- {stage}")
+        say(f"--- {title}")
         begun = interrupted_run(key) if issubclass(STAGES[stage], Training) else None
         if begun is not None:
             mlflow.MlflowClient().set_tag(begun.info.run_id, MLFLOW_PARENT_RUN_ID, self.parent)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sslbt.data import nifti
-from sslbt.data.formats import is_nifti
+from sslbt.data.formats import decode, is_nifti
 from sslbt.data.nifti import read_nifti
 from sslbt.data.slices import Slice, check_pixels
 from sslbt.errors import UserError
@@ -269,6 +269,13 @@ def test_a_bomb_is_unpacked_no_further_than_its_header_says() -> None:
     expected = read(volume())
     with memory_below(2e6):
         assert same(read(bomb), expected)
+
+
+def test_where_one_picture_is_wanted_nothing_is_unpacked() -> None:
+    packer = zlib.compressobj(wbits=31)
+    bomb = packer.compress(volume()) + b"".join(packer.compress(bytes(2**20)) for _ in range(50)) + packer.flush()
+    with memory_below(2e5), pytest.raises(UserError, match=r"a\.nii\.gz: NIfTI holds several slices; score the file"):
+        decode(bomb, "a.nii.gz")
 
 
 @pytest.mark.parametrize(("pack", "volumes"), [(bytes, 0.2), (gzip.compress, 1.2)], ids=["plain", "gzip"])
