@@ -35,6 +35,7 @@ from sslbt.training import checkpoint
 
 ROUNDS, WINDOWS = 25, 4  # references drawn, windows for each
 SIZES = (100, 300)  # slices of a window
+FAMILIES = 20  # that did not train, at least: a reference, and windows of others
 LARGE = 2 / 3  # of the families that did not train, for the larger reference; as many as validate for the small one
 AS_THEY_ARE = "as they are"
 STRENGTHS = {
@@ -109,6 +110,8 @@ def measure(data: str, path: Path) -> None:
     cache = prepare(source)
     split = make_split(cache.table, about["split"], cache.classes)
     rows, learnt = np.flatnonzero(split.table.part != "train"), cache.table.iloc[learnt_rows(split)]
+    if (families := cache.table.family.iloc[rows].nunique()) < FAMILIES:
+        raise SystemExit(f"{data}: {families} families that {path} did not train on; windows need {FAMILIES}")
     table = cache.table.iloc[rows].reset_index(drop=True).assign(plane=estimate_planes(cache.pixels[rows]))
     with tempfile.TemporaryDirectory() as folder:
         whole, small = Path(folder, "whole.onnx"), Path(folder, "small.onnx")
