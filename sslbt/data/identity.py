@@ -11,6 +11,7 @@ import pandas as pd
 from sslbt.data.files import natural
 from sslbt.data.matlab import CLASSES
 from sslbt.data.reading import Refused
+from sslbt.data.spreadsheet import read_csv
 from sslbt.errors import UserError
 
 
@@ -149,7 +150,7 @@ class _Annotations:
     """A CSV of file, patient and class, looked up by slice."""
 
     def __init__(self, path: str, slices: Sequence[str]) -> None:
-        table = _read_csv(Path(path).expanduser())
+        table = _read_columns(Path(path).expanduser())
         self.labels = "class" in table
         self.rows: dict[str, tuple[str, str]] = {}  # by path
         known = {name for slice_ in slices for name in _names(slice_)}
@@ -187,16 +188,13 @@ def file_of(slice_: str) -> str:
     return file if mark and number.isdecimal() else slice_
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """With commas, semicolons or tabs, and with the mark that Excel puts in front."""
+def _read_columns(path: Path) -> pd.DataFrame:
+    """The columns file and patient, class or both."""
     try:
-        first = path.read_text(encoding="utf-8-sig").partition("\n")[0]
-        mark = max(",;\t", key=first.count)
-        rows = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=mark)
+        table = read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read as a CSV in UTF-8 ({str(error).strip()}); save it as one") from error
-    names = [name.strip().lower() for name in rows.iloc[0]]
-    used = [name for name in names if name in ("file", "patient", "class")]
+    used = [name for name in table if name in ("file", "patient", "class")]
     if "file" not in used or len(used) < 2 or len(used) > len(set(used)):
-        raise UserError(f"{path}: has the columns {', '.join(names)}; it needs file, and patient, class or both, once")
-    return rows[1:].set_axis(names, axis=1)[used]
+        raise UserError(f"{path}: has the columns {', '.join(table)}; it needs file, and patient, class or both, once")
+    return table[used]

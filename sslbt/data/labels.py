@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sslbt.data.spreadsheet import read_csv
 from sslbt.data.splits import Split, shuffled
 from sslbt.errors import UserError
 
@@ -87,9 +88,11 @@ def _patients(train: pd.DataFrame, count: int, seed: int, classes: tuple[str, ..
 
 def _from_csv(train: pd.DataFrame, labels: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     try:
-        given = pd.read_csv(Path(labels).expanduser(), dtype=str, keep_default_na=False)  # a class "None"
+        given = read_csv(Path(labels).expanduser())
+        if any(list(given).count(name) != 1 for name in ("file", "class")):
+            raise ValueError(f"its columns are {', '.join(given)}")
         wanted = list(zip(given["file"], given["class"], strict=True))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: of ~somebody, who has no home here
         raise UserError(f"labels={labels}: can't be read as a CSV with the columns file and class ({error})") from error
     known = {file: (row, label) for row, file, label in zip(train.index, train.file, train.label, strict=True)}
     label_of: dict[int, int] = {}

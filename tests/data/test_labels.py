@@ -221,6 +221,18 @@ def test_a_csv_of_file_and_class(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "file;class\nA-0.mat;meningioma\nB-1.mat;glioma\nC-0.mat;pituitary\n",
+        "\ufefffile;patient;class\r\nA-0.mat;A;meningioma\r\nB-1.mat;B;glioma\r\nC-0.mat;C;pituitary\r\n",
+        "File\tClass\nA-0.mat\tmeningioma\nB-1.mat\tglioma\nC-0.mat\tpituitary\n",
+    ],
+)
+def test_a_csv_may_have_gone_through_excel(text: str, tmp_path: Path) -> None:
+    assert from_csv(tmp_path, text) == [0, 3, 4]
+
+
+@pytest.mark.parametrize(
     ("rows", "sentence"),
     [
         ("D-0.mat,glioma", r"D-0\.mat is not a training slice"),
@@ -272,7 +284,17 @@ def test_labels_are_the_datas_where_no_csv_gives_them(split: Split, seed: int) -
         assert found.tolist() == split.table.label[rows].tolist()
 
 
-@pytest.mark.parametrize("text", ["", "name,label\na,b\n", 'file,class\n"open', "file,class\n\0\xff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "name,label\na,b\n",
+        "file,class,class\nA-0.mat,glioma,meningioma\n",
+        "file,class\nA-0.mat,meningioma,\n",
+        'file,class\n"open',
+        "file,class\n\0\xff",
+    ],
+)
 def test_a_file_that_is_no_such_csv_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_bytes(text.encode("latin-1"))
