@@ -21,8 +21,9 @@ OUTLIER = "outlier."  # what its tensors are called by
 MOST_BYTES = 2**33  # of a file; the widest network with its optimiser has a third of it
 WIDTHS = range(1, 257)  # as many as can be asked for
 NUMBER = (int, float)
-OF_ENCODER = {"seen": list, "way": str}  # what else must be known, and as what
-OF_CLASSIFIER = OF_ENCODER | {
+Facts = dict[str, type | tuple[type, ...]]
+OF_ENCODER: Facts = {"seen": list, "way": str}  # what else must be known, and as what
+OF_CLASSIFIER: Facts = OF_ENCODER | {
     "labels": str,
     "known_files": list,
     "pretrained": str,
@@ -136,7 +137,7 @@ def _width(about: dict[str, Any], path: Path) -> int:
     return int(about["width"])
 
 
-def _check(about: dict[str, Any], needed: dict[str, type | tuple[type, ...]], path: Path) -> None:
+def _check(about: dict[str, Any], needed: Facts, path: Path) -> None:
     lacking = [name for name, kind in needed.items() if not isinstance(about.get(name), kind)]
     if lacking:
         raise UserError(f"{path}: doesn't say {', '.join(lacking)}; made by another version? train it again")
