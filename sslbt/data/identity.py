@@ -194,7 +194,8 @@ def _read_columns(path: Path) -> pd.DataFrame:
         table = read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read as a CSV in UTF-8 ({str(error).strip()}); save it as one") from error
-    used = [name for name in table if name in ("file", "patient", "class")]
+    names = list(table.columns)
+    used = [name for name in names if name in ("file", "patient", "class")]
     if "file" not in used or len(used) < 2 or len(used) > len(set(used)):
-        raise UserError(f"{path}: has the columns {', '.join(table)}; it needs file, and patient, class or both, once")
+        raise UserError(f"{path}: has the columns {', '.join(names)}; it needs file, and patient, class or both, once")
     return table[used]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sslbt.data.spreadsheet import read_csv
 from sslbt.data.splits import Split, shuffled
+from sslbt.data.spreadsheet import read_csv
 from sslbt.errors import UserError
 
 FORMS = "a number such as 12, a share such as 10%, patients a class such as 5p, all, or a CSV of file and class"
@@ -89,8 +89,9 @@ def _patients(train: pd.DataFrame, count: int, seed: int, classes: tuple[str, ..
 def _from_csv(train: pd.DataFrame, labels: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     try:
         given = read_csv(Path(labels).expanduser())
-        if any(list(given).count(name) != 1 for name in ("file", "class")):
-            raise ValueError(f"its columns are {', '.join(given)}")
+        names = list(given.columns)
+        if names.count("file") != 1 or names.count("class") != 1:
+            raise ValueError(f"its columns are {', '.join(names)}")
         wanted = list(zip(given["file"], given["class"], strict=True))
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: of ~somebody, who has no home here
         raise UserError(f"labels={labels}: can't be read as a CSV with the columns file and class ({error})") from error
