@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -159,4 +160,4 @@ def _keep(file: Path, kept: np.ndarray) -> None:
 
 def _number(path: str) -> int:
     stem = PurePosixPath(path).stem
-    return int(stem) if stem.isdecimal() else 0
+    return int(stem) if re.fullmatch("[0-9]{1,9}", stem) else 0
