@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def prepare(source: Source) -> Cache:
 
 def _content(annotations: str) -> str:
     try:
-        return hashlib.sha256(Path(annotations).expanduser().read_bytes()).hexdigest() if annotations else ""
+        return hashlib.sha256(Path(os.path.expanduser(annotations)).read_bytes()).hexdigest() if annotations else ""
     except OSError as error:
         raise UserError(f"annotations={annotations}: can't be read ({error.strerror}); give a CSV file") from error
 

@@ -50,7 +50,7 @@ def locate(source: Source) -> Path:
         from sslbt.data import figshare
 
         return figshare.download(cache_folder() / FIGSHARE, source.base_url)
-    return Path(source.data).expanduser().resolve()
+    return Path(os.path.expanduser(source.data)).resolve()  # not pathlib's, which fails where ~somebody has no home
 
 
 def once(final: Path, make: Callable[[Path], None]) -> Path:

@@ -255,6 +255,14 @@ def test_a_missing_source_is_named(tmp_path: Path, home: Path) -> None:
     assert not home.exists()
 
 
+def test_the_home_of_nobody_is_named(slices: Path, home: Path) -> None:
+    with pytest.raises(UserError, match=r"~nobody-here/slices: no such folder"):
+        prepare(Source("~nobody-here/slices"))
+    with pytest.raises(UserError, match=r"annotations=~nobody-here/a\.csv: can't be read"):
+        prepare(Source(str(slices), "~nobody-here/a.csv"))
+    assert not home.exists()
+
+
 def test_the_sample_is_made_once_and_marked_synthetic(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
