@@ -14,8 +14,8 @@ from torch import Tensor
 from sslbt.data.files import fingerprint
 from sslbt.data.ingest import ABOUT, MASKS, PIXELS, REFUSED, SIMILAR, TABLE, ingest
 from sslbt.data.mapped import Mapped
+from sslbt.data.normalise import SIDE
 from sslbt.data.preprocess import resize
-from sslbt.data.reading import SIDE
 from sslbt.data.source import Source, cache_folder, locate, once
 from sslbt.errors import UserError
 from sslbt.terminal import progress

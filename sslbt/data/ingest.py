@@ -14,7 +14,8 @@ from sslbt.data.duplicates import similar_pairs
 from sslbt.data.files import File, count, iterate
 from sslbt.data.identity import class_order, family, file_of, identify, short_names
 from sslbt.data.matlab import read_folds
-from sslbt.data.reading import SIDE, Refused, read_files
+from sslbt.data.normalise import SIDE
+from sslbt.data.reading import Refused, read_files
 from sslbt.data.source import Source
 from sslbt.errors import UserError
 from sslbt.terminal import progress, say

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from scipy.ndimage import map_coordinates, uniform_filter
 from scipy.special import softmax
 
-from sslbt.data.reading import SIDE
+from sslbt.data.normalise import SIDE
 
 PLANES = np.array(("axial", "coronal", "sagittal"))
 WEIGHTS = Path(__file__).with_name("plane.safetensors")

@@ -4,13 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslbt.data.reading import CLIPPED, SIDE
+from sslbt.data.normalise import CLIPPED, SIDE
 
 
 class Preprocess(nn.Module):
     """Square, resize and normalise each slice from its own values.
 
-    The exported classifier begins with it; the cache holds what `reading.normalise` makes, the same without torch
+    The exported classifier begins with it; the cache holds what `normalise.normalise` makes, the same without torch
     (a test holds them equal). Multiplying the pixels by a positive number or adding one to them changes nothing.
     """
 

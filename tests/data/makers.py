@@ -14,7 +14,7 @@ from pydicom import Dataset, uid
 
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.matlab import USERBLOCK
-from sslbt.data.reading import normalise
+from sslbt.data.normalise import normalise
 from sslbt.data.source import Source
 from sslbt.errors import UserError
 

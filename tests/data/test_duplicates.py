@@ -11,8 +11,8 @@ from scipy.ndimage import uniform_filter
 from sslbt.data import duplicates
 from sslbt.data.duplicates import NEAR, similar_pairs
 from sslbt.data.matlab import read_mat
+from sslbt.data.normalise import normalise
 from sslbt.data.phantom import make_sample
-from sslbt.data.reading import normalise
 
 COLUMNS = ["first", "second", "likeness"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from makers import BY_NAME, lay, mat, noise
 
-from sslbt.data import reading
 from sslbt.data.cache import prepare
+from sslbt.data.normalise import shrink
 from sslbt.data.source import Source
 
 
@@ -18,7 +18,7 @@ def test_masks_stay_with_their_slices_whatever_is_left_out(home: Path, good: Pat
         mask = np.zeros(shape, bool)
         mask[5 + seed % 3 :, 8 : 20 + seed % 3] = True
         lay(good, {name: mat(image=noise(seed, shape).astype(np.int16).T, tumorMask=mask.T.astype(np.uint8))})
-        masks[name] = reading.shrink(mask)
+        masks[name] = shrink(mask)
     lay(good, {"abscess/P0_1.png": b"", "cyst/P1_2.mat": mat(label=np.array([[7.0]]))})
     cache = prepare(Source(str(good), patient_pattern=BY_NAME, on_bad="skip"))
     assert len(cache.refused) == 2
@@ -44,7 +44,7 @@ def test_a_slice_left_out_after_all_takes_its_mask_along(home: Path, tmp_path: P
         lay(tmp_path / "in", {f"{number}.mat": mat(image=image.T, tumorMask=mask.T.astype(np.uint8))})
     cache = prepare(Source(str(tmp_path / "in"), on_bad="skip"))
     assert list(cache.table.file) == ["0.mat", "2.mat", "3.mat"]
-    np.testing.assert_array_equal(cache.masks(np.arange(3)), [reading.shrink(masks[n]) for n in (0, 2, 3)])
+    np.testing.assert_array_equal(cache.masks(np.arange(3)), [shrink(masks[n]) for n in (0, 2, 3)])
 
 
 def test_an_empty_mask_is_none(home: Path, tmp_path: Path) -> None:

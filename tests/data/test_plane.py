@@ -6,8 +6,8 @@ import pytest
 from scipy.ndimage import zoom
 
 from sslbt.data import dicom, nifti, phantom
+from sslbt.data.normalise import normalise
 from sslbt.data.plane import PLANES, decide, describe, estimate_planes
-from sslbt.data.reading import normalise
 
 PEOPLE = 15
 
