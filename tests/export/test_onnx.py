@@ -160,6 +160,7 @@ def test_the_file_says_what_it_is(exported: Any) -> None:
     assert facts["synthetic"] == "true"
     assert facts["version"] == sslbt.__version__
     assert "research use only" in facts["license"]
+    assert "trained on" not in facts["license"]  # whatever that was, the file can't know
 
 
 def test_the_file_is_whole_in_itself(exported: Any) -> None:
