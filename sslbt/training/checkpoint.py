@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as deserialize
 from safetensors.torch import save as serialize
@@ -35,7 +34,11 @@ OF_CLASSIFIER: Facts = OF_ENCODER | {
 
 
 def save(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write atomically: a kill leaves the old file or the new one, and at most a part that the next call replaces."""
+    """Write atomically: a kill leaves the old file or the new one, and at most a part that the next call replaces.
+
+    Raises:
+        OSError: it can't be written; names the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     try:
@@ -81,12 +84,20 @@ def parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def save_encoder(path: Path, encoder: Encoder, about: dict[str, Any]) -> None:
-    """What pretraining leaves; `about` holds `size`, the side in pixels it was trained at, and `OF_ENCODER`."""
+    """What pretraining leaves; `about` holds `size`, the side in pixels it was trained at, and `OF_ENCODER`.
+
+    Raises:
+        OSError: it can't be written; names the file.
+    """
     save(path, encoder.state_dict(), about | {"kind": "encoder", "width": encoder.width})
 
 
 def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
-    """The encoder of a checkpoint, also of a classifier's."""
+    """The encoder of a checkpoint, also of a classifier's, and the facts that were saved with it.
+
+    Raises:
+        UserError: see `load`; also where a fact is missing, or the weights are another network's or not finite.
+    """
     tensors, about = load(path)
     if about.get("kind") not in ("encoder", "classifier"):
         raise UserError(f"{path}: holds no encoder; give what a pretraining or a fine-tuning left")
@@ -99,7 +110,11 @@ def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
 
 
 def save_classifier(path: Path, model: Classifier, outlier: Outlier, about: dict[str, Any]) -> None:
-    """What fine-tuning leaves; `about` holds `size`, `classes` and `OF_CLASSIFIER`."""
+    """What fine-tuning leaves; `about` holds `size`, `classes` and `OF_CLASSIFIER`.
+
+    Raises:
+        OSError: it can't be written; names the file.
+    """
     strange = {OUTLIER + name: tensor for name, tensor in outlier.state_dict().items()}
     save(path, model.state_dict() | strange, about | {"kind": "classifier", "width": model.encoder.width})
 
@@ -108,7 +123,7 @@ def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
     """The classifier of a checkpoint, ready to score.
 
     Raises:
-        UserError: also where the checkpoint holds an encoder only.
+        UserError: see `load_encoder`; also where the checkpoint holds an encoder only.
     """
     tensors, about = load(path)
     if about.get("kind") != "classifier":
@@ -123,7 +138,11 @@ def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
 
 
 def load_outlier(path: Path) -> Outlier:
-    """What a classifier's checkpoint knows of pictures that are no brain MRI."""
+    """What a classifier's checkpoint knows of pictures that are no brain MRI.
+
+    Raises:
+        UserError: see `load`; also where it knows nothing of them.
+    """
     outlier = Outlier()
     tensors, _ = load(path)
     own = {name.removeprefix(OUTLIER): tensor for name, tensor in tensors.items() if name.startswith(OUTLIER)}
@@ -150,26 +169,3 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
         module.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{path}: its weights do not fit; was it made by another version?") from error
-
-
-def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as flat tensors, `optimizer.3.exp_avg` and so on."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"optimizer.{index}.{name}": torch.as_tensor(value)
-        for index, own in state.items()
-        for name, value in own.items()
-    }
-
-
-def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Undo `pack_optimizer`. Moments get their weights' memory format: fused steps go by memory, not by index."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            like = weights[int(index)]
-            own = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
-            state.setdefault(int(index), {})[name] = own
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sslbt import parallel
 from sslbt.errors import UserError
 from sslbt.training import checkpoint
+from sslbt.training.optimizer import PREFIX, pack, unpack
 from sslbt.training.schedule import Schedule
 
 Metrics = dict[str, float]
@@ -39,7 +40,7 @@ class State:
 
     def save(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
         """Replace the last checkpoint."""
-        tensors = model.state_dict() | checkpoint.pack_optimizer(optimizer)
+        tensors = model.state_dict() | pack(optimizer)
         checkpoint.save(folder / LAST, tensors, asdict(self) | {"schedule": asdict(schedule)})
 
     @classmethod
@@ -63,7 +64,7 @@ class State:
                     f"{path}: belongs to a training of another length, rate or seed; remove it to begin anew"
                 )
             state = cls(history=[Epoch(**epoch) for epoch in about.pop("history")], **about)
-            checkpoint.unpack_optimizer(optimizer, tensors)
+            unpack(optimizer, tensors)
             model.load_state_dict(weights_of(tensors))
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(
@@ -103,4 +104,4 @@ def steady(scores: list[float]) -> list[float]:
 
 def weights_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The model's part of a checkpoint."""
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")}
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}

@@ -14,6 +14,7 @@ from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
 from sslbt.training import checkpoint
+from sslbt.training.optimizer import pack, unpack
 
 OF_ENCODER = {"size": 64, "way": "contrastive", "seen": [["f", "1.mat"]]}
 ABOUT = OF_ENCODER | {
@@ -232,14 +233,14 @@ def test_an_optimiser_comes_back(path: Path, classifier: Classifier) -> None:
     slices = torch.rand(2, 1, 32, 32)
     optimizer = optimise(classifier)
     step(classifier, optimizer, slices)
-    tensors = classifier.state_dict() | checkpoint.pack_optimizer(optimizer)
+    tensors = classifier.state_dict() | pack(optimizer)
     checkpoint.save(path, tensors, {})
 
     other = Classifier(Encoder(4), 3)
     found, _ = checkpoint.load(path)
     other.load_state_dict({name: tensor for name, tensor in found.items() if not name.startswith("optimizer.")})
     resumed = optimise(other)
-    checkpoint.unpack_optimizer(resumed, found)
+    unpack(resumed, found)
     step(classifier, optimizer, slices)
     step(other, resumed, slices)
     assert same(other.state_dict(), classifier.state_dict())

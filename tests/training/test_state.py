@@ -9,6 +9,7 @@ from torch import nn
 
 from sslbt.errors import UserError
 from sslbt.training import checkpoint
+from sslbt.training.optimizer import pack
 from sslbt.training.schedule import Schedule
 from sslbt.training.state import LAST, Epoch, State, steady, weights_of
 
@@ -32,7 +33,7 @@ def test_a_training_comes_back_from_its_file(tmp_path: Path) -> None:
     other, theirs = trained()
     assert State.resume(tmp_path / "new", other, theirs, SCHEDULE) == state
     assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
-    ours, found = (checkpoint.pack_optimizer(one) for one in (optimizer, theirs))
+    ours, found = (pack(one) for one in (optimizer, theirs))
     assert len(ours) == 3 * 6  # step and two moments of each parameter
     assert ours.keys() == found.keys()
     assert all(torch.equal(ours[name], found[name]) for name in ours)
