@@ -41,6 +41,8 @@ def similar_pairs(pixels: np.ndarray, families: np.ndarray) -> pd.DataFrame:
             found += [
                 pair for pair in zip(first.tolist(), second.tolist(), exact.tolist(), strict=True) if pair[2] > NEAR
             ]
+        if len(found) >= MOST:
+            break
     found = sorted(((a, b, round(near, 4)) for a, b, near in found[:MOST]), key=lambda pair: -pair[2])
     return pd.DataFrame(found, columns=["first", "second", "likeness"])
 
