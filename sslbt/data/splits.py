@@ -28,6 +28,7 @@ class Split:
 
     @property
     def hash(self) -> str:
+        """16 hexadecimal digits over the table; the name of the split is no part of it."""
         return hashlib.sha256(self.table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()[:16]
 
     def rows(self, part: str) -> np.ndarray:

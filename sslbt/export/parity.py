@@ -31,7 +31,7 @@ class Parity:
 
 @torch.no_grad()
 def check(model: Deployed, path: Path, raw: Iterable[np.ndarray]) -> Parity:
-    """Compare the file with the module on raw pixels (height, width), one slice at a time, the first also changed.
+    """Compare the file with the module on raw pixels (height, width), one slice at a time, the first few also changed.
 
     Raises:
         UserError: probabilities more than 1e-4 apart, another class, decision, strangeness, features or saliency.

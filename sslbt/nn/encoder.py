@@ -56,4 +56,5 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, inside, height, width) to (batch, outside, height / stride, width / stride)."""
         return self.convs(x).add_(self.shortcut(x)).relu_()  # in place: memory is what these steps wait for

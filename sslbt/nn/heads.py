@@ -8,7 +8,12 @@ from sslbt.nn.encoder import Encoder
 
 
 class Projection(nn.Module):
-    """The two layers between features and contrastive loss, thrown away afterwards (Chen et al. 2020, SimCLR)."""
+    """The two layers between features and contrastive loss, thrown away afterwards (Chen et al. 2020, SimCLR).
+
+    Args:
+        channels: of the features, and of the layer in between.
+        out: length of a projection; 128 as in the paper.
+    """
 
     def __init__(self, channels: int, out: int = 128) -> None:
         super().__init__()
@@ -20,6 +25,7 @@ class Projection(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
+        """(batch, channels) to (batch, out), each row of length 1."""
         return nn.functional.normalize(self.layers(features), dim=1)
 
 
@@ -31,6 +37,7 @@ class Dropout(nn.Module):
         self.probability = probability
 
     def forward(self, features: Tensor) -> Tensor:
+        """(rows, channels) to the same; outside of training nothing changes."""
         if not self.training:
             return features
         drawn = torch.rand(len(features) * parallel.size(), features.shape[1])
@@ -39,7 +46,13 @@ class Dropout(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Encoder, mean over positions, and the added layers: normalise each channel, drop some, weigh the rest."""
+    """Encoder, mean over positions, and the added layers: normalise each channel, drop some, weigh the rest.
+
+    Args:
+        encoder: pretrained or new.
+        classes: how many to tell apart.
+        dropout: share of the channels that a training step goes without.
+    """
 
     def __init__(self, encoder: Encoder, classes: int, dropout: float = 0.2) -> None:
         super().__init__()
@@ -47,11 +60,14 @@ class Classifier(nn.Module):
         self.head = nn.Sequential(
             nn.BatchNorm1d(encoder.channels, affine=False), Dropout(dropout), nn.Linear(encoder.channels, classes)
         )
-
         self.frozen: list[nn.Module] = []
 
     def freeze(self, part: str) -> None:
-        """Keep what the encoder has learnt: `none` of it, `half` (stem and first two stages) or `all`."""
+        """Keep what the encoder has learnt: `none` of it, `half` (stem and first two stages) or `all`.
+
+        Raises:
+            KeyError: another part.
+        """
         encoder = self.encoder
         lower = [encoder.stem, *list(encoder.blocks)[: len(encoder.blocks) // 2]]
         parts: dict[str, list[nn.Module]] = {"none": [], "half": lower, "all": [encoder]}

@@ -14,6 +14,9 @@ def nt_xent(first: Tensor, second: Tensor, groups: Tensor, temperature: float) -
         first, second: (pairs, channels), normalised.
         groups: (pairs,) number of the group a pair belongs to; same-group rows are left out of the denominator.
         temperature: smaller weighs the nearest negatives more.
+
+    Returns:
+        The mean over all 2 pairs rows, each once as the anchor; 0 where a batch has one group only.
     """
     pairs = len(first)
     both = torch.cat([first, second])
@@ -30,6 +33,10 @@ def margin_loss(first: Tensor, second: Tensor, equal: Tensor, margin: float = 1.
     Args:
         first, second: (pairs, channels), normalised.
         equal: (pairs,) bool, true for a positive pair.
+        margin: how far apart is far enough; at most 2 can be reached.
+
+    Returns:
+        Half the mean over pairs of squared distances, or of what they lack to the margin.
     """
     distance = (first - second).square().sum(dim=1).clamp_min(1e-12).sqrt()
     return torch.where(equal, distance.square(), (margin - distance).clamp_min(0).square()).mean() / 2

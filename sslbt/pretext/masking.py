@@ -33,13 +33,17 @@ class Restoration(nn.Module):
         self.share = (mask_min, mask_max)
 
     def forward(self, slices: Tensor, hidden: Tensor) -> Restored:
+        """Slices (batch, 1, size, size) in [0, 1] with what is `hidden` (bool, the same shape) replaced, and restored.
+
+        It is replaced by the mean of the whole slice, and so by something about what is hidden too: how bright it is.
+        """
         mean = slices.mean(dim=(2, 3), keepdim=True)
         masked = torch.where(hidden, mean, slices)
         return Restored(masked, hidden, self.decoder(self.encoder(masked)))
 
 
 def hidden_error(restored: Tensor, slices: Tensor, hidden: Tensor) -> Tensor:
-    """Mean squared error over the hidden pixels of each slice, averaged over slices."""
+    """Mean squared error over the hidden pixels of each slice, averaged over slices; all (batch, 1, size, size)."""
     squared = (restored - slices).square() * hidden
     return (squared.sum(dim=(1, 2, 3)) / hidden.sum(dim=(1, 2, 3))).mean()
 

@@ -9,8 +9,6 @@ from sslbt.errors import UserError
 from sslbt.nn.encoder import Encoder
 from sslbt.nn.heads import Projection
 
-KINDS = ("patient", "views", "label")
-
 
 class Contrast(nn.Module):
     """Encoder and projection, trained to tell equal pairs from others.
@@ -41,6 +39,10 @@ class Pairs:
     Positive pairs by `kind`: `patient`, two slices of one patient (Azizi et al. 2021, MICLe; no class label is used);
     `views`, one slice seen twice (SimCLR); `label`, two slices of one class, as this project's origin did: that
     reads the class of every training slice. Negative pairs never share a family; with `label`, never a class.
+
+    Raises:
+        KeyError: another kind.
+        UserError: there is nobody to contrast with, all rows being of one family (with `label`, of one class).
     """
 
     def __init__(self, table: pd.DataFrame, kind: str) -> None:

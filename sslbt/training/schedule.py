@@ -7,12 +7,15 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW's steps and their rate: a tenth of them to warm up, then a cosine to zero; or one rate throughout."""
+    """How often and how far AdamW steps (Loshchilov & Hutter 2019, arXiv:1711.05101), and what else decides a training.
+
+    A checkpoint holds it, and is continued by an equal one only.
+    """
 
     epochs: int
     steps_per_epoch: int
     learning_rate: float  # the highest
-    shape: Literal["cosine", "constant"] = "cosine"
+    shape: Literal["cosine", "constant"] = "cosine"  # see `rate`
     weight_decay: float = 0.05
     seed: int = 0
     compiled: bool = False  # by torch.compile

@@ -126,6 +126,7 @@ class Classify:
         return view(self.feed, self.rows[places], STRONG), own, heavy
 
     def loss(self, slices: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        """Weighted cross entropy with smoothed labels (Szegedy et al. 2016, arXiv:1512.00567)."""
         losses = F.cross_entropy(self.model(slices).float(), labels, label_smoothing=0.1, reduction="none")
         return (losses * weight).mean()
 

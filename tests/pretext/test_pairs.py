@@ -10,8 +10,9 @@ from scipy.stats import chisquare
 
 from sslbt.errors import UserError
 from sslbt.nn.encoder import Encoder
-from sslbt.pretext.pairs import KINDS, Contrast, Pairs
+from sslbt.pretext.pairs import Contrast, Pairs
 
+KINDS = ("patient", "views", "label")
 ALONE = "P9"  # a patient with a single slice
 # P1A and P1B are one family. Labels change from family to family, never within.
 PATIENTS = {"P1A": 3, "P1B": 2, "P2": 4, "P3": 1, "P4": 5, "P5": 2, ALONE: 1}
