@@ -148,5 +148,5 @@ def metadata(about: dict[str, Any], strange_above: float) -> dict[str, str]:
         "split_hash": about["split_hash"],
         "temperature": str(about["temperature"]),
         "synthetic": str(about["synthetic"]).lower(),
-        "license": "Apache-2.0; if it learnt from doi 10.6084/m9.figshare.1512427, that is CC BY 4.0; research use only",
+        "license": "Apache-2.0; slices of doi 10.6084/m9.figshare.1512427, if it saw any, CC BY 4.0; research use only",
     }
