@@ -118,12 +118,23 @@ def _head(path: Path) -> bytes:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Every file that may hold slices. A subfolder that can't be read is an error, not a gap in the data."""
+    """Every file that may hold slices, those of linked folders too, each folder once: links may lead in a circle.
+
+    A subfolder that can't be read is an error, not a gap in the data.
+    """
 
     def stop(error: OSError) -> None:
         raise error
 
-    for parent, _, names in os.walk(folder, onerror=stop):
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        place = os.stat(parent)
+        if (place.st_dev, place.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        # Links last, so that where two ways lead to a folder the one without names its files.
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
         for path in (Path(parent, name) for name in names):
             if _is_zip(path.name) or _wanted(path.name, lambda path=path: _head(path)):  # type: ignore[misc]
                 yield path

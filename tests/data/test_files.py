@@ -216,6 +216,25 @@ def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
             read(source)
 
 
+def test_linked_folders_are_read_once_and_circles_end(tmp_path: Path) -> None:
+    source = a_folder(tmp_path, {"glioma/1.mat": b"one"})
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    (tmp_path / "elsewhere/deep/2.mat").write_bytes(b"two")
+    (source / "pituitary").symlink_to(tmp_path / "elsewhere")
+    expected = [("glioma/1.mat", b"one"), ("pituitary/deep/2.mat", b"two")]
+    before = fingerprint(source)
+    assert read_all(source) == expected
+    for number in range(3):
+        (source / f"again {number}").symlink_to(source)
+        (tmp_path / f"elsewhere/deep/back {number}").symlink_to(source)
+        (source / f"a copy {number}").symlink_to(source / "glioma")
+    assert read_all(source) == expected
+    assert fingerprint(source) == before
+    (tmp_path / "elsewhere/3.mat").write_bytes(b"three")
+    assert read_all(source) == [*expected[:1], ("pituitary/3.mat", b"three"), *expected[1:]]
+    assert fingerprint(source) != before
+
+
 @pytest.mark.skipif(AS_ROOT, reason="root may read everything")
 @pytest.mark.parametrize("closed", ["1.mat", "sub", "."])
 def test_without_permission(closed: str, tmp_path: Path) -> None:
