@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from ending import in_a_sentence
 from scipy.special import softmax
 
 from sslbt.data.cache import prepare
@@ -21,6 +22,7 @@ from sslbt.evaluation.answering import over_patients, plausible_above, sets
 from sslbt.evaluation.calibration import fit_temperature
 from sslbt.evaluation.features import logits
 from sslbt.evaluation.metrics import Predictions
+from sslbt.steps.common import refuse_leak
 from sslbt.training.checkpoint import load_classifier
 
 ROUNDS = 200
@@ -34,6 +36,7 @@ def main(data: str, checkpoints: list[Path]) -> None:
     everybody, count = np.unique(families), len(np.unique(split.table.family.iloc[split.rows("validation")]))
     for path in checkpoints:
         model, about = load_classifier(path)
+        refuse_leak(about["seen"], split, str(path))
         scores, generator = logits(model, cache.load(rows, about["size"])), np.random.default_rng(0)
         covered = []
         for _ in range(ROUNDS):
@@ -52,4 +55,5 @@ if __name__ == "__main__":
     parser.add_argument("data")
     parser.add_argument("classifiers", type=Path, nargs="+", metavar="classifier")
     given = parser.parse_args()
-    main(given.data, [path.expanduser() for path in given.classifiers])
+    with in_a_sentence():
+        main(given.data, [path.expanduser() for path in given.classifiers])

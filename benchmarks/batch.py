@@ -11,6 +11,7 @@ median of the rounds' ratios counts. Files are in the page cache.
 
 import argparse
 import io
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ending import in_a_sentence
 from memory import PeakMemory
 from PIL import Image
 
@@ -45,6 +47,12 @@ def load(model: Path) -> None:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # no warning that an input has a default
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def begin(model: Path) -> None:
+    """Makes a process of the pool ready; an interrupt is for the one that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    load(model)
 
 
 def bare(path: Path) -> np.ndarray:
@@ -69,7 +77,7 @@ def speed(model: Path, files: list[Path], rounds: int) -> None:
     load(model)
     with (
         ThreadPoolExecutor(CORES) as threads,
-        ProcessPoolExecutor(CORES, get_context("spawn"), load, (model,)) as processes,
+        ProcessPoolExecutor(CORES, get_context("spawn"), begin, (model,)) as processes,
     ):
         ways = {
             "limit, threads": lambda: list(threads.map(bare, files)),
@@ -129,10 +137,13 @@ def main() -> None:
             for rows in given.rows.split(","):
                 memory(given.model, int(rows), Path(place))
             return
+        paths = sorted(given.folder.expanduser().glob("[0-9]*.mat"))[: given.limit]
+        if not paths:
+            raise SystemExit(f"{given.folder}: no .mat files such as 1.mat; give the folder of the data set")
         for suffix in ("mat", "png"):
             folder = Path(place, suffix)
             folder.mkdir()
-            for path in sorted(given.folder.expanduser().glob("[0-9]*.mat"))[: given.limit]:
+            for path in paths:
                 copy = folder / f"{path.stem}.{suffix}"
                 if suffix == "mat":
                     copy.write_bytes(path.read_bytes())
@@ -143,4 +154,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

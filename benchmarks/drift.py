@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from ending import in_a_sentence
 
 from serve.drift import LEAST, Drift
 from serve.reference import HANDFUL, SLICES, Reference
@@ -29,6 +30,7 @@ from sslbt.data.splits import make_split, some
 from sslbt.evaluation.robustness import changed
 from sslbt.export.onnx import Deployed, export
 from sslbt.export.smaller import eight_bits
+from sslbt.steps.common import refuse_leak
 from sslbt.steps.reference import few_of_each, learnt_rows, scores_of
 from sslbt.steps.register import raw_slices
 from sslbt.training import checkpoint
@@ -74,16 +76,19 @@ def ask(path: Path, small: Path, source: Source, cache: Cache, rows: np.ndarray)
 
 
 def patients_whole(table: pd.DataFrame, size: int, generator: np.random.Generator) -> np.ndarray:
-    """Rows of one patient after another, drawn at random, until there are so many."""
+    """Rows of one patient after another, drawn at random, until there are so many; none where the table has none."""
     families = generator.permutation(table.family.unique())
-    rows = np.concatenate([table.index[table.family == name] for name in families])
-    return rows[:size]
+    rows = [table.index[table.family == name] for name in families]
+    return np.concatenate([np.empty(0, int), *rows])[:size]
 
 
 def handful(table: pd.DataFrame, size: int, generator: np.random.Generator) -> np.ndarray:
-    """As many of each of five patients; the same slice may come again."""
+    """As many of each of five patients; the same slice may come again. None where fewer have enough to draw from."""
     counts = table.family.value_counts()
-    families = generator.choice(counts.index[counts >= SLICES // HANDFUL], HANDFUL, replace=False)
+    many = counts.index[counts >= SLICES // HANDFUL]
+    if len(many) < HANDFUL:
+        return np.empty(0, int)
+    families = generator.choice(many, HANDFUL, replace=False)
     return np.concatenate([generator.choice(table.index[table.family == name], size // HANDFUL) for name in families])
 
 
@@ -109,6 +114,7 @@ def measure(data: str, path: Path) -> None:
     source = Source(data)
     cache = prepare(source)
     split = make_split(cache.table, about["split"], cache.classes)
+    refuse_leak(about["seen"], split, str(path))
     rows, learnt = np.flatnonzero(split.table.part != "train"), cache.table.iloc[learnt_rows(split)]
     if (families := cache.table.family.iloc[rows].nunique()) < FAMILIES:
         raise SystemExit(f"{data}: {families} families that {path} did not train on; windows need {FAMILIES}")
@@ -143,6 +149,8 @@ def measure(data: str, path: Path) -> None:
                     figures = {"classes": "classes" in alarms, "pictures": bool({*alarms} - {"classes"})}
                     where = {"families": count, "size": size, "accuracy": right.mean()}
                     found[kind].append(about_window | figures | where)
+    if not found:
+        raise SystemExit(f"{data}: no window comes to {LEAST} slices, and fewer tell no drift; give more of a patient")
     show(path.stem, sizes, found)
     costs(drift, of(asked[AS_THEY_ARE], np.arange(16)))
     print(f"the reference takes {len(reference.to_metadata()):,} characters")
@@ -177,5 +185,6 @@ if __name__ == "__main__":
     parser.add_argument("data")
     parser.add_argument("classifiers", type=Path, nargs="+", metavar="classifier")
     given = parser.parse_args()
-    for classifier in given.classifiers:
-        measure(given.data, classifier.expanduser())
+    with in_a_sentence():
+        for classifier in given.classifiers:
+            measure(given.data, classifier.expanduser())

@@ -13,6 +13,7 @@ import time
 import uuid
 
 import mlflow
+from ending import in_a_sentence
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
@@ -75,4 +76,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

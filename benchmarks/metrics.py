@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 import pandas as pd
+from ending import in_a_sentence
 from scipy.special import softmax
 
 from sslbt.evaluation.measures import everything, of_slices_and_patients
@@ -98,4 +99,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ending import in_a_sentence
 from PIL import Image
 
 from sslbt.data.cache import prepare
@@ -34,6 +35,8 @@ def share(outlier: Outlier, files: list[Path]) -> float:
 
 def main(data: str, folders: list[Path]) -> None:
     torch.set_num_threads(1)
+    if strange := [folder for folder in folders if not folder.is_dir()]:
+        raise SystemExit(f"{strange[0]}: no folder")
     cache = prepare(Source(data))
     split = make_split(cache.table, "patient", cache.classes)
     began = time.perf_counter()
@@ -44,6 +47,8 @@ def main(data: str, folders: list[Path]) -> None:
     rows = [tuple(row) for row in outliers.acceptance(outlier, test).itertuples(index=False)]
     for kind in sorted(path for folder in folders for path in folder.iterdir() if path.is_dir()):
         files = sorted(file for file in kind.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise SystemExit(f"{kind}: no PNG, JPEG or TIFF in it")
         rows.append((kind.name, len(files), share(outlier, files)))
     for name, count, passing in rows:
         print(f"{name:45} {count:5} {passing:7.1%}")
@@ -61,4 +66,5 @@ if __name__ == "__main__":
     parser.add_argument("data")
     parser.add_argument("folders", type=Path, nargs="*", metavar="folder")
     given = parser.parse_args()
-    main(given.data, [folder.expanduser() for folder in given.folders])
+    with in_a_sentence():
+        main(given.data, [folder.expanduser() for folder in given.folders])

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+from ending import in_a_sentence
 from memory import PeakMemory
 
 from sslbt.data.source import Source
@@ -70,10 +71,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
     if folder := parser.parse_args().folder:
-        main(folder.expanduser())
+        with in_a_sentence():
+            main(folder.expanduser())
     else:
         from sslbt.data.phantom import make_sample
 
-        with tempfile.TemporaryDirectory() as drawn:
+        with in_a_sentence(), tempfile.TemporaryDirectory() as drawn:
             make_sample(Path(drawn), patients=350, size=512)
             main(Path(drawn))

@@ -15,6 +15,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -30,6 +31,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+from ending import in_a_sentence
 from PIL import Image
 
 from serve.package import log_arguments
@@ -58,7 +60,7 @@ class Server:
 
 
 def pngs(data: Path) -> list[bytes]:
-    """Real slices as 8-bit PNG files."""
+    """Real slices as 8-bit PNG files, every twentieth of the data."""
     files = []
     for name, read in islice(iterate(data), 0, FILES * 20, 20):
         pixels = decode(read(), name).astype(float)
@@ -92,6 +94,7 @@ def in_process(model: Path, files: list[bytes], threads: int, seconds: float) ->
 
 def ask(port: int, path: str, kind: str, bodies: list[bytes], clients: int, seconds: float, queue) -> None:
     """Put what each answer took into the queue; every client has one connection and asks as fast as it is answered."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that asked for this one
     taken: list[float] = []
     until = time.perf_counter() + seconds
 
@@ -233,4 +236,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

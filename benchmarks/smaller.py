@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from ending import in_a_sentence
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from sslbt.data.cache import Cache, prepare
@@ -81,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

@@ -26,6 +26,7 @@ from typing import Any
 import mlflow
 import onnx
 import psutil
+from ending import in_a_sentence
 from mlflow import MlflowClient
 from serving import CORES, Server, pngs, started
 
@@ -109,7 +110,7 @@ def flood(port: int, file: bytes) -> tuple[list[float], list[float]]:
         response.read()
         taken[response.status].append(time.perf_counter() - began)
 
-    threads = [threading.Thread(target=ask) for _ in range(FLOOD)]
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(FLOOD)]  # an interrupt waits for none
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -122,6 +123,8 @@ def main() -> None:
     parser.add_argument("data", metavar="DATA", type=Path)
     parser.add_argument("--minutes", type=int, default=10)
     given = parser.parse_args()
+    if given.minutes < 1:
+        parser.error("--minutes: at least 1")
     files = pngs(given.data)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -142,7 +145,7 @@ def main() -> None:
             service = next(child for child in psutil.Process().children() if "serve" in child.cmdline())
             seen, until = Seen(), time.monotonic() + 60 * given.minutes
             threads = [
-                threading.Thread(target=client, args=(port, files, expected, until, 7 * number, seen))
+                threading.Thread(target=client, args=(port, files, expected, until, 7 * number, seen), daemon=True)
                 for number in range(CLIENTS)
             ]
             for thread in threads:
@@ -155,6 +158,8 @@ def main() -> None:
             for thread in threads:
                 thread.join()
             answered, refused = flood(port, files[0])
+    if not seen.seconds:
+        raise SystemExit(f"no answer in {given.minutes} minutes; the first of {len(seen.lost)} lost: {seen.lost[0]}")
     steady = seen.megabytes[12:] or seen.megabytes  # after the first minute: the second model came then
     print(
         f"{sum(seen.answers.values())} answers in {given.minutes} minutes on {CORES} cores, by version "
@@ -165,11 +170,12 @@ def main() -> None:
     for problem in [*seen.wrong[:3], *seen.lost[:3]]:
         print(problem)
     print(
-        f"{FLOOD} at once: {len(answered)} answered, the last after {max(answered):.2f} s; "
+        f"{FLOOD} at once: {len(answered)} answered, the last after {max(answered, default=0):.2f} s; "
         f"{len(refused)} refused, the last after {max(refused, default=0):.2f} s"
     )
     sys.exit(bool(seen.wrong or seen.lost))
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

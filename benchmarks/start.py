@@ -22,6 +22,7 @@ from pathlib import Path
 
 import mlflow
 import psutil
+from ending import in_a_sentence
 from serving import free_port
 
 from sslbt.tracking import registry
@@ -121,4 +122,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

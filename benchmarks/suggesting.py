@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from ending import in_a_sentence
 
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.labels import choose_labels
@@ -19,6 +20,7 @@ from sslbt.data.source import Source
 from sslbt.data.splits import Split, make_split
 from sslbt.evaluation.features import linear_probe
 from sslbt.evaluation.suggesting import stand_for_all
+from sslbt.steps.common import refuse_leak
 from sslbt.steps.suggest import features
 from sslbt.training.checkpoint import load_encoder
 
@@ -57,6 +59,7 @@ def of_encoder(cache: Cache, path: Path, counts: list[int], draws: int) -> list[
     """Rows of results."""
     encoder, about = load_encoder(path)
     split = make_split(cache.table, about["split"], cache.classes)
+    refuse_leak(about["seen"], split, str(path))
     seen = features(encoder, cache, np.arange(len(cache.table)), about["size"])
     rows = []
     for count in counts:
@@ -87,4 +90,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

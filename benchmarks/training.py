@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
+from ending import in_a_sentence
 from job import Bare, Job, clock
 from memory import PeakMemory
 
@@ -187,4 +188,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()
