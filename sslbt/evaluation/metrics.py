@@ -78,11 +78,6 @@ class Predictions:
         probabilities = table[[f"p_{name}" for name in classes]].to_numpy(float)
         return Predictions(labels, probabilities, table.family.to_numpy(str), table.file.to_numpy(str))
 
-    @staticmethod
-    def read(table: pd.DataFrame) -> "Predictions":
-        """Undo `table`; the classes are those it has probabilities of."""
-        return Predictions.from_table(table, classes_of(table))
-
 
 def read_table(file: Path | StringIO) -> pd.DataFrame:
     """What `Predictions.table` wrote as CSV; names stay text, whatever they look like."""

@@ -8,7 +8,7 @@ from mlflow.entities import Run as MlflowRun
 from sslbt.config import Compare
 from sslbt.errors import UserError
 from sslbt.evaluation import charts
-from sslbt.evaluation.metrics import Predictions, evaluate, paired_table
+from sslbt.evaluation.metrics import Predictions, classes_of, evaluate, paired_table
 from sslbt.evaluation.results import HEADLINE
 from sslbt.steps.told import PREDICTIONS
 from sslbt.tracking import registry
@@ -22,7 +22,7 @@ def compare(cfg: Compare, run: Run) -> None:
     """Print and log what each evaluation has more of than the first one, with intervals over the same patients."""
     runs = [evaluation(run_id) for run_id in cfg.runs.split()]
     names = distinct([chosen.info.run_name.removeprefix("evaluate ") for chosen in runs])
-    answers = [Predictions.read(registry.predictions_of(chosen.info.run_id, PREDICTIONS)) for chosen in runs]
+    answers = in_one_order(runs, [registry.predictions_of(chosen.info.run_id, PREDICTIONS) for chosen in runs])
     table = beside_the_first(names, runs, answers)
     run.describe(f"compare {len(runs)} with {names[0]}", compared=cfg.runs)
     run.table("comparison.csv", table)
@@ -59,6 +59,24 @@ def distinct(names: list[str]) -> list[str]:
     """The same names, those that come again with a number behind them."""
     before = [names[:place].count(name) for place, name in enumerate(names)]
     return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
+
+
+def in_one_order(runs: list[MlflowRun], tables: list[pd.DataFrame]) -> list[Predictions]:
+    """The answers of these evaluations by the first one's order of classes: each classifier has its own.
+
+    Raises:
+        UserError: one knows other classes.
+    """
+    answers = []
+    for chosen, table in zip(runs, tables, strict=True):
+        try:
+            answers.append(Predictions.from_table(table, classes_of(tables[0])))
+        except ValueError as error:
+            raise UserError(
+                f"{chosen.info.run_id} ({chosen.info.run_name}) knows other classes than {runs[0].info.run_id} "
+                f"({runs[0].info.run_name}): {error}; compare classifiers of the same classes"
+            ) from error
+    return answers
 
 
 def beside_the_first(names: list[str], runs: list[MlflowRun], answers: list[Predictions]) -> pd.DataFrame:

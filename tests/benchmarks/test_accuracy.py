@@ -14,7 +14,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from sslbt.evaluation import outliers
-from sslbt.evaluation.metrics import Predictions, evaluate
+from sslbt.evaluation.metrics import Predictions, classes_of, evaluate
 
 ASKED = ["sample:36", "--preset", "tiny", "--folds", "1,2", "--budgets", "12", "--draws", "0,1"]
 WAYS = ("encoder", "contrastive", "scratch")
@@ -90,8 +90,10 @@ def test_a_way_is_above_scratch_by_the_difference_of_their_figures(folder: Path)
 def test_the_interval_of_equal_draws_is_that_of_one(folder: Path) -> None:
     from accuracy_table import measured
 
-    folds = [Predictions.read(table) for _, table in answers(folder, "encoder", 0).groupby("file", sort=False)]
-    once = evaluate(Predictions.read(answers(folder, "encoder", 0)), ())
+    table = answers(folder, "encoder", 0)
+    classes = classes_of(table)
+    folds = [Predictions.from_table(own, classes) for _, own in table.groupby("file", sort=False)]
+    once = evaluate(Predictions.from_table(table, classes), ())
     for row in measured("encoder", "12", [folds] * 3):
         name = row["metric"]
         assert (row["ci_low"], row["ci_high"]) == pytest.approx((once[f"{name}_ci_low"], once[f"{name}_ci_high"]))

@@ -12,6 +12,7 @@ from sslbt.evaluation.metrics import (
     HEADLINES,
     Predictions,
     bootstrap,
+    classes_of,
     evaluate,
     expected_calibration_error,
     headline,
@@ -321,7 +322,7 @@ def test_a_table_read_back_is_the_same(tmp_path: Path) -> None:
     assert list(table) == ["file", "family", "class", "predicted", "p_meningioma", "p_glioma", "p_pituitary"]
     table.to_csv(tmp_path / "predictions.csv", index=False)
     back = pd.read_csv(tmp_path / "predictions.csv")
-    for found in (Predictions.from_table(back, CLASSES), Predictions.read(back)):
+    for found in (Predictions.from_table(back, CLASSES), Predictions.from_table(back, classes_of(back))):
         for name in ("labels", "probabilities", "families", "files"):
             assert np.array_equal(getattr(found, name), getattr(predictions, name))
     assert (table["predicted"] == np.array(CLASSES)[predictions.predicted]).all()
@@ -333,7 +334,8 @@ def test_names_of_classes_stay_text_whatever_they_look_like(names: tuple[str, st
     labels = np.array([0, 1, 1])
     ours = Predictions(labels, np.eye(2)[labels], np.array(["NA", "01", "1"]), np.array(["1", "2", "None"]))
     ours.table(names).to_csv(tmp_path / "predictions.csv", index=False)
-    found = Predictions.read(read_table(tmp_path / "predictions.csv"))
+    table = read_table(tmp_path / "predictions.csv")
+    found = Predictions.from_table(table, classes_of(table))
     for column in ("labels", "probabilities", "families", "files"):
         np.testing.assert_array_equal(getattr(found, column), getattr(ours, column))
 

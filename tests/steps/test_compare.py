@@ -54,3 +54,21 @@ def test_differences_are_to_the_first_and_a_clear_one_has_a_small_p():
 def test_other_slices_can_not_be_paired():
     with pytest.raises(UserError, match=r"b \(evaluation b\) was judged on other slices than a \(evaluation a\)"):
         step.beside_the_first(["a", "b"], [Evaluation("a"), Evaluation("b")], [answers(5), answers(5, first=500)])
+
+
+def test_classifiers_with_another_order_of_classes_are_compared_by_name():
+    # One learnt from the data set (its own order), the other from folders (by the alphabet).
+    runs, own = [Evaluation("a"), Evaluation("b")], answers(5)
+    table = own.table(("pituitary", "glioma", "meningioma"))
+    turned = table[["file", "family", "class", "predicted", "p_glioma", "p_meningioma", "p_pituitary"]]
+    first, second = step.in_one_order(runs, [table, turned])
+    assert first.labels.tolist() == second.labels.tolist() == own.labels.tolist()
+    found = step.beside_the_first(["a", "b"], runs, [first, second])
+    assert found.difference.dropna().tolist() == [0] * len(step.METRICS)
+
+
+def test_classifiers_of_other_classes_are_not_compared():
+    runs, own = [Evaluation("a"), Evaluation("b")], answers(5)
+    tables = [own.table(("pituitary", "glioma", "meningioma")), own.table(("pituitary", "glioma", "other"))]
+    with pytest.raises(UserError, match=r"b \(evaluation b\) knows other classes than a \(evaluation a\)"):
+        step.in_one_order(runs, tables)
