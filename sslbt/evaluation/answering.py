@@ -25,12 +25,12 @@ def plausible_above(predictions: Predictions, level: float = LEVEL) -> tuple[flo
         level: the share of new patients' slices whose set shall hold the true class. Fewer than level / (1 - level)
             patients can't promise so much; then it is what they can.
     """
-    patients = len(np.unique(predictions.families))
+    _, whose, slices = np.unique(predictions.families, return_inverse=True, return_counts=True)
+    patients = len(slices)
     level = min(level, patients / (patients + 1))
     of_truth = predictions.probabilities[np.arange(len(predictions.labels)), predictions.labels]
     # Every patient weighs the same, shared by his slices, and so does one more of whom nothing is known (eq. 6).
-    own = np.unique(predictions.families, return_inverse=True, return_counts=True)
-    weights = 1 / own[2][own[1]] / (patients + 1)
+    weights = 1 / slices[whose] / (patients + 1)
     order = np.argsort(-of_truth)
     enough = np.cumsum(weights[order]) >= level - 1e-9
     return float(of_truth[order][enough.argmax()]) if enough.any() else 0.0, float(level)

@@ -1,4 +1,8 @@
-"""What dumb methods reach with the same labels on the same test: without them no figure means anything."""
+"""What dumb methods reach with the same labels on the same test: without them no figure means anything.
+
+Each learns from `labelled` slices (n, 1, size, size) and their `labels` (n,), numbers below `classes`, and gives the
+probabilities (m, classes) of `test` slices (m, 1, size, size); of a class it has no label of, zero.
+"""
 
 import numpy as np
 import torch
@@ -64,7 +68,7 @@ def shuffled_labels(
     accuracy. If it is above, the test leaks into what is measured.
 
     Returns:
-        (SHUFFLES, slices, classes).
+        (SHUFFLES, m, classes).
     """
     generator = np.random.default_rng(seed)
     known, asked = extract(encoder, labelled), extract(encoder, test)

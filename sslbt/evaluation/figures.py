@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -144,5 +145,5 @@ def _row(axes: np.ndarray, pictures: list[np.ndarray]) -> None:
         axis.imshow(picture, **GREY)
 
 
-def _label(axis: object, name: str) -> None:
-    axis.text(-0.08, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize="small")  # type: ignore[attr-defined]
+def _label(axis: Axes, name: str) -> None:
+    axis.text(-0.08, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize="small")
