@@ -7,6 +7,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
+from sslbt.evaluation.literal import literal
 from sslbt.evaluation.metrics import Predictions
 from sslbt.evaluation.results import HEADLINE, Answering, Control, Metrics
 
@@ -32,7 +33,7 @@ def forest(name: str, metrics: Metrics, controls: list[Control], chance: float) 
     axis.set_xlabel("balanced accuracy over patients (dotted: chance)")
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
-    return figure
+    return literal(figure)
 
 
 def differences(table: pd.DataFrame, metric: str) -> Figure:
@@ -52,7 +53,7 @@ def differences(table: pd.DataFrame, metric: str) -> Figure:
     axis.set_xlabel(f"{metric.replace('_', ' ')}, more than {first}")
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
-    return figure
+    return literal(figure)
 
 
 def confusion(predictions: Predictions, classes: tuple[str, ...], what: str) -> Figure:
@@ -73,7 +74,7 @@ def confusion(predictions: Predictions, classes: tuple[str, ...], what: str) -> 
     axis.set_title(what, fontsize=9, color=QUIET)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    return figure
+    return literal(figure)
 
 
 def reliability(predictions: Predictions, uncalibrated: np.ndarray) -> Figure:
@@ -154,7 +155,7 @@ def roc(predictions: Predictions, classes: tuple[str, ...], what: str) -> Figure
     axis.set_title(what, fontsize=9, color=QUIET)
     if len(axis.lines) > 1:
         axis.legend(frameon=False, fontsize=8, loc="lower right")
-    return figure
+    return literal(figure)
 
 
 def _chart(width: float, height: float) -> tuple[Figure, Axes]:

@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
+from sslbt.evaluation.literal import literal
 from sslbt.pretext.masking import Restored
 
 GREY = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
@@ -25,7 +26,7 @@ def slices_by_class(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, 
         _row(axes[row], [pixels[i] / 255 for i in chosen])
         _label(axes[row, 0], f"{name}\n{len(own)} slices")
     figure.suptitle(f"Slices by class{note}")
-    return figure
+    return literal(figure)
 
 
 def similar(pixels: np.ndarray, pairs: pd.DataFrame) -> Figure:
@@ -39,7 +40,7 @@ def similar(pixels: np.ndarray, pairs: pd.DataFrame) -> Figure:
             axes[row, column].set_title(f"{file}\n{patient}\n{part}", fontsize="x-small")
     across = int(pairs.leak.sum())
     figure.suptitle(f"{len(pairs)} pairs of different patients show the same; {across} of them across parts")
-    return figure
+    return literal(figure)
 
 
 def restoration(slices: Tensor, result: Restored, epoch: int) -> Figure:
@@ -106,7 +107,7 @@ def embedding(features: np.ndarray, labels: np.ndarray, families: np.ndarray, cl
     for axis in (by_class, by_family):
         axis.set(xticks=[], yticks=[])
     figure.suptitle(f"Features of {len(features)} validation slices (t-SNE)")
-    return figure
+    return literal(figure)
 
 
 def _places(features: np.ndarray) -> np.ndarray:
@@ -129,7 +130,7 @@ def comparison(rows: Sequence[tuple[str, float, float, float, bool]], metric: st
         yticks=range(len(ordered)), yticklabels=[row[0] for row in ordered], xlim=(0, 1), xlabel=metric, title=title
     )
     axis.grid(axis="x", alpha=0.3)
-    return figure
+    return literal(figure)
 
 
 def _grid(rows: int, columns: int, height: float = 1.55) -> tuple[Figure, np.ndarray]:

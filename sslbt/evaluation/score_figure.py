@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sslbt.evaluation.charts import LINE, TEAL
+from sslbt.evaluation.literal import literal
 
 COLUMNS = 3
 
@@ -37,4 +38,4 @@ def confidence(counts: Mapping[str, np.ndarray], title: str) -> Figure:
         axis.set_ylabel("slices")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
     figure.suptitle(title)
-    return figure
+    return literal(figure)

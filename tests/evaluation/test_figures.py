@@ -1,11 +1,15 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from sslbt.evaluation import figures
+from sslbt.evaluation import charts, figures, score_figure
+from sslbt.evaluation.metrics import Predictions
+from sslbt.evaluation.results import HEADLINE, Control
 from sslbt.pretext.masking import Restored
 
 CLASSES = ("meningioma", "glioma", "pituitary")
@@ -123,3 +127,28 @@ def test_the_best_stands_on_top_with_its_interval() -> None:
 def test_collapsed_features_have_a_map_too(features: np.ndarray) -> None:
     labels = np.arange(len(features)) % 2
     drawn(figures.embedding(features, labels, labels, ("a", "b")))  # t-SNE itself ends the process
+
+
+def test_dollars_in_names_are_no_formula() -> None:
+    """ "$_$" is none that matplotlib can read: wherever a name stands, it would end the drawing."""
+    bad = ("a $_$", "b")
+    labels, names = np.array([0, 1] * 3), np.array([f"{place} $_$" for place in range(6)])
+    predictions = Predictions(labels, np.eye(2)[labels], names, names)
+    metrics = {f"{HEADLINE}{end}": 0.5 for end in ("", "_ci_low", "_ci_high")}
+    control = Control(bad[0], "", metrics, (0, 0))
+    gaps = pd.DataFrame({"name": bad, "difference": 0.1, "difference_ci_low": 0.0, "difference_ci_high": 0.2})
+    pair = {f"{side}_{what}": bad[0] for side in ("first", "second") for what in ("file", "patient", "part")}
+    pairs = pd.DataFrame([pair | {"first": 0, "second": 1, "leak": True}])
+    counts = {name: np.ones((2, 10), int) for name in bad}
+    for figure in (
+        figures.slices_by_class(np.zeros((6, 4, 4)), labels, bad),
+        figures.similar(np.zeros((6, 4, 4)), pairs),
+        figures.embedding(np.eye(6), labels, names, bad),
+        figures.comparison([(bad[0], 0.5, 0.4, 0.6, False)], "accuracy", bad[0]),
+        charts.confusion(predictions, bad, bad[0]),
+        charts.roc(predictions, bad, bad[0]),
+        charts.forest(bad[0], metrics, [control], 0.5),
+        charts.differences(gaps, "accuracy"),
+        score_figure.confidence(counts, bad[0]),
+    ):
+        assert "$_$" in " ".join(text.get_text() for text in drawn(figure).findobj(Text))
