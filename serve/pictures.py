@@ -74,7 +74,10 @@ def file_bytes(value: str | bytes | bytearray | memoryview, name: str) -> bytes:
 
 def _numbers(value: np.ndarray | Sequence, name: str) -> np.ndarray:
     try:
-        pixels = np.asarray(value)
+        pixels = value if isinstance(value, np.ndarray) else np.array(value, object)
+        # Left alone, numpy makes every cell as wide as the longest text among them: gigabytes of a small request.
+        if pixels.dtype == object and not any(issubclass(kind, str | bytes) for kind in set(map(type, pixels.flat))):
+            pixels = np.asarray(value)
     except ValueError as error:
         raise UserError(f"{name}: rows of unequal length; raw pixels come as (height, width)") from error
     if pixels.dtype.kind not in "iuf":

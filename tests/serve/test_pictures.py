@@ -1,4 +1,5 @@
 import base64
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_what_is_no_picture_gives_its_reason(value):
     picture = from_value(value, "row 3")
     assert isinstance(picture, UserError)
     assert str(picture).startswith("row 3: ")
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, b"a" * 200_000])
+def test_a_long_text_among_numbers_takes_no_more_memory_than_it_has(text):
+    tracemalloc.start()
+    picture = from_value([[text, *[0] * 999]], "x")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(picture, UserError)
+    assert most < 2**20  # as an array of text 200 or 800 MB
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
