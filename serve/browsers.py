@@ -95,7 +95,10 @@ def _same_origin(headers: Headers, host: str) -> bool:
     if site := headers.get("sec-fetch-site"):
         return site in ("same-origin", "none")
     origin = headers.get("origin")  # of browsers that are older, or where there is neither TLS nor loopback
-    return origin is None or urlsplit(origin).netloc.lower() == host.lower() != ""
+    try:
+        return origin is None or urlsplit(origin).netloc.lower() == host.lower() != ""
+    except ValueError:  # no address at all
+        return False
 
 
 def _hash(text: str) -> str:

@@ -57,6 +57,8 @@ def client(current) -> TestClient:
         ({"Origin": "http://127.0.0.1:9"}, 403),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),  # a file, a sandbox
+        ({"Origin": "http://["}, 403),  # no address
+        ({"Origin": "http://[foo]"}, 403),
     ],
 )
 def test_only_our_own_page_may_ask(client, png, said, status):
