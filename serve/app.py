@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 import sslbt
 from serve import uploads, v2
 from serve.bodies import parsed
-from serve.browsers import Browsers, policy
+from serve.browsers import HEADERS, Browsers, policy
 from serve.current import Current
 from serve.invocations import images
 from serve.limits import MAX_BYTES, Limits
@@ -37,7 +37,6 @@ OFFLINE: dict[str, Any] = {  # what FastAPIOffline brings along, so that /docs a
     "swagger_css_url": "/static-offline-docs/swagger-ui.css",
     "swagger_favicon_url": "/static-offline-docs/favicon.png",
 }
-INLINE = 2**18  # bytes of JSON that are parsed between two requests; more are parsed beside them
 
 
 def create_app(
@@ -96,8 +95,7 @@ def create_app(
     @app.post("/invocations", openapi_extra=INVOCATIONS)
     async def invocations(request: Request) -> JSONResponse:
         """MLflow's schema: a column `image` of encoded files as base64, or pixels."""
-        body = await request.body()
-        cells = parse(body) if len(body) < INLINE else await to_thread.run_sync(parse, body)
+        cells = images(parsed(await request.body()))
         pool.check(len(cells))  # before anything is made of each
         pictures = [partial(from_value, cell, f"row {number}") for number, cell in enumerate(cells)]
         rows = await pool.score(current.model.classifier, pictures, lambda picture, row, scores: row)
@@ -146,15 +144,11 @@ def create_app(
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        return problem(request.url.path, HTTPException(500, "the service failed; its log says why"))
+        # Starlette answers this outside of all middleware, so that `Browsers` would add nothing.
+        return problem(request.url.path, HTTPException(500, "the service failed; its log says why", HEADERS))
 
     app.include_router(v2.router(current, pool))
     app.add_middleware(Limits, check=pool.check, key=key, max_bytes=max_bytes)
     app.add_middleware(Browsers, names=names)
     app.add_middleware(Counted, metrics=metrics)
     return app
-
-
-def parse(body: bytes) -> list[Any]:
-    """The cells of an MLflow request, one a picture."""
-    return images(parsed(body))

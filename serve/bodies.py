@@ -1,4 +1,7 @@
-"""JSON in a request's body, which may be small and yet become gigabytes of values."""
+"""JSON in a request's body, which may be small and yet become gigabytes of values.
+
+It is read between two requests, since a thread would gain nothing: Python's reader holds the interpreter to its end.
+"""
 
 import json
 from typing import Any

@@ -53,6 +53,7 @@ class Metrics:
         self.model.clear()
         self.model.labels(model.name, model.version, model.classifier.metadata["run_id"]).set(1)
         self.drift.clear()
+        self.drift_slices.set(0)
         if model.drift:
             report = model.drift.report()
             self.drift_slices.set(report.slices)

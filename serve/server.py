@@ -76,7 +76,7 @@ class Impatient(HttpToolsProtocol):
             self.unread = None
 
 
-def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
+def run(app: FastAPI, host: str, port: int) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests under way; port 0 takes any free one.
 
     Raises:
@@ -85,11 +85,12 @@ def run(app: FastAPI, host: str = "127.0.0.1", port: int = 8000) -> None:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:  # a port above 65535; a name that none can be
         raise UserError(f"{host}:{port}: can't listen there ({error}); choose another host or port") from error
     _allow_many_connections()
     with listener:
-        print(f"Serving on http://{host}:{listener.getsockname()[1]}", flush=True)
+        shown = f"[{host}]" if family == socket.AF_INET6 else host
+        print(f"Serving on http://{shown}:{listener.getsockname()[1]}", flush=True)
         config = uvicorn.Config(app, http=Impatient, access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS)
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -13,7 +13,7 @@ async def files(request: Request) -> list[tuple[str, bytes]]:
     Raises:
         UserError: no file is in it, or the form is malformed.
     """
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         data = await request.body()
         if not data:
             raise UserError("the request holds no file; send one as the body or several as a multipart form")

@@ -229,6 +229,6 @@ from serve.current import Current, Model
 from serve.server import run
 from serve.session import Classifier
 current = Current(Model(Classifier.load(Path(sys.argv[1])), "tiny", "1"))
-run(create_app(current, max_bytes=2**20), port=int(sys.argv[2]))
+run(create_app(current, max_bytes=2**20), "127.0.0.1", int(sys.argv[2]))
 """
     return lambda: start(lambda port: [sys.executable, "-c", code, str(model), str(port)])

@@ -2,9 +2,12 @@ import base64
 import io
 import json
 import re
+import socket
 
+import httpx
 import numpy as np
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -42,6 +45,13 @@ def test_a_bare_body_is_one_file(client, classifier, mat, pixels):
         (row,) = client.post("/predict", content=mat, headers=headers).json()["predictions"]
         (expected,) = classifier.rows([pixels])
         assert row == {"file": "body", **expected, "status": "answered"}
+
+
+def test_the_kind_of_a_body_may_be_in_capitals(client, png):
+    form = b'--x\r\nContent-Disposition: form-data; name="a"; filename="a.png"\r\n\r\n' + png + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "Multipart/Form-Data; boundary=x"}
+    (row,) = client.post("/predict", content=form, headers=headers).json()["predictions"]
+    assert (row["file"], row["status"]) == ("a.png", "answered")
 
 
 def test_previews_come_only_when_asked(client, mat, pixels):
@@ -115,6 +125,7 @@ def test_our_own_faults_show_no_trace(current, png, monkeypatch):
     assert response.status_code == 500
     assert set(response.json()) == {"error_code", "message"}
     assert "ZeroDivision" not in response.text
+    assert response.headers["x-content-type-options"] == "nosniff"  # as every answer says
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/ping"])
@@ -142,7 +153,24 @@ def test_the_page_allows_and_asks_nothing_from_elsewhere(client):
 def test_a_taken_port_is_named(current, start_service):
     port = int(start_service().address.rsplit(":", 1)[1])
     with pytest.raises(UserError, match=f"{port}: can't listen"):
-        run(create_app(current), port=port)
+        run(create_app(current), "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["é" * 80, "no.such.name.invalid"])
+def test_a_name_that_can_not_be_listened_at_is_named(current, host):
+    with pytest.raises(UserError, match=f"{host}:0: can't listen"):
+        run(create_app(current), host, 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_it_prints_an_address_that_can_be_asked(current, host, monkeypatch, capsys):
+    def ask(server, sockets):
+        with socket.create_connection(sockets[0].getsockname()[:2]):
+            said = httpx.URL(capsys.readouterr().out.removeprefix("Serving on ").strip())
+            assert (said.host, said.port) == sockets[0].getsockname()[:2]
+
+    monkeypatch.setattr(uvicorn.Server, "run", ask)
+    run(create_app(current), host, 0)
 
 
 def test_json_holds_no_nan(client, pixels):

@@ -33,8 +33,12 @@ def serve(client: TestClient, given: list[np.ndarray]) -> None:
 
 
 def gauges(client: TestClient) -> dict[str, float]:
-    (family,) = (f for f in text_string_to_metric_families(client.get("/metrics").text) if f.name == "sslbt_drift")
-    return {sample.labels["quantity"]: sample.value for sample in family.samples}
+    return {sample.labels["quantity"]: sample.value for sample in samples(client, "sslbt_drift")}
+
+
+def samples(client: TestClient, name: str) -> list:
+    (family,) = (f for f in text_string_to_metric_families(client.get("/metrics").text) if f.name == name)
+    return family.samples
 
 
 def test_what_is_served_is_compared_with_the_reference(referenced):
@@ -57,6 +61,16 @@ def test_what_is_served_is_compared_with_the_reference(referenced):
     current.model = Model(referenced.classifier, "tiny", "2")
     assert client.get("/drift").json()["model_version"] == "2"
     assert "too few" in client.get("/drift").json()["sentence"]
+
+
+def test_a_model_without_a_reference_leaves_no_figures_of_the_one_before(referenced, classifier):
+    current = Current(referenced)
+    client = TestClient(create_app(current))
+    serve(client, pictures(150, seed=3))
+    assert [sample.value for sample in samples(client, "sslbt_drift_slices")] == [150]
+    current.model = Model(classifier, "tiny", "2")
+    assert gauges(client) == {}
+    assert [sample.value for sample in samples(client, "sslbt_drift_slices")] == [0]
 
 
 def test_a_model_without_a_reference_says_so(current, png):
