@@ -21,6 +21,8 @@ from sslbt.errors import UserError
 FOLDS = "cvind.mat"  # the dataset's folds, no slice
 IMAGE, PATHS = "image", ("path", "file")
 AT_ONCE = {True: 16, False: 4096}  # rows of a Parquet file in memory, with and without pictures
+TEXT = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
+BYTES = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view
 BUFFER = 2**20  # bytes read at once of each column; pyarrow's default is the whole row group
 
 
@@ -118,10 +120,7 @@ class Images:
         self.source, self.named, self.fingerprint = source, named, fingerprint(source)
         with _readable(source), pq.ParquetFile(source) as file:
             kind, self.total = file.schema_arrow.field(IMAGE).type, file.metadata.num_rows
-        texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-        if not any(
-            fits(kind) for fits in (*texts, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-        ):
+        if not any(fits(kind) for fits in (*TEXT, *BYTES)):
             raise UserError(
                 f"{source}: its column {IMAGE} is of type {kind}; make it each file's bytes or their base64"
             )
@@ -181,8 +180,7 @@ def _rows(source: Path, columns: list[str], done: int) -> Iterator[dict[str, obj
 
 def _cells(column: pa.Array) -> list[object]:
     """As Python has them; text as bytes, since Parquet holds it unchecked."""
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if any(fits(column.type) for fits in TEXT):
         column = column.cast(pa.large_string()).cast(pa.large_binary())
     return column.to_pylist()
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve.drift import Drift, Reference
+from serve.drift import Drift
+from serve.reference import Reference
 from serve.session import Classifier
 
 LOOK_EVERY = 5.0  # seconds

@@ -5,7 +5,8 @@ from typing import Any
 from sslbt.errors import UserError
 
 COLUMN = "image"
-FORMS = "dataframe_split, dataframe_records, instances or inputs"
+FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+ONE_OF_FORMS = f"exactly one of {', '.join(FORMS[:-1])} or {FORMS[-1]}"
 
 
 def images(request: Any) -> list[Any]:
@@ -18,9 +19,9 @@ def images(request: Any) -> list[Any]:
     Raises:
         UserError: the request has another form.
     """
-    given = [key for key in FORMS.replace(" or ", ", ").split(", ") if isinstance(request, dict) and key in request]
+    given = [key for key in FORMS if isinstance(request, dict) and key in request]
     if len(given) != 1:
-        raise UserError(f"the request must be a JSON object with exactly one of {FORMS}")
+        raise UserError(f"the request must be a JSON object with {ONE_OF_FORMS}")
     form, table = given[0], request[given[0]]
     if form == "dataframe_split":
         return _split(table)

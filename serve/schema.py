@@ -1,6 +1,6 @@
 """What OpenAPI says of bodies that are read by hand, since they are large or come in several forms."""
 
-from serve.invocations import FORMS
+from serve.invocations import ONE_OF_FORMS
 from serve.tensors import IMAGE
 
 _SCORE = {"type": ["number", "null"]}
@@ -60,7 +60,7 @@ INVOCATIONS = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"type": "object", "description": f"exactly one of {FORMS}"},
+                "schema": {"type": "object", "description": ONE_OF_FORMS},
                 "example": {"dataframe_split": {"columns": ["image"], "data": [["iVBORw0..."]]}},
             }
         },

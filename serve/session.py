@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from serve.pictures import Picture
+from sslbt.data.slices import first_line
 from sslbt.errors import UserError
 
 FORMAT = 1  # of the file, as `sslbt.export.onnx` writes it; a file without a number is of format 1
@@ -90,7 +91,7 @@ class Classifier:
         try:
             session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            raise UserError(f"{path}: no readable ONNX file ({_first_line(error)}); export the model again") from error
+            raise UserError(f"{path}: no readable ONNX file ({_said(error)}); export the model again") from error
         metadata = dict(session.get_modelmeta().custom_metadata_map)
         if problem := _other_version(session, metadata):
             raise UserError(f"{path}: {problem}")
@@ -99,7 +100,7 @@ class Classifier:
             classifier._try_once()
         except Exception as error:
             raise UserError(
-                f"{path}: ONNX, but no classifier of sslbt ({_first_line(error)}); export one with `sslbt register`"
+                f"{path}: ONNX, but no classifier of sslbt ({_said(error)}); export one with `sslbt register`"
             ) from error
         return classifier
 
@@ -121,7 +122,8 @@ class Classifier:
             for place, index in enumerate(batch):
                 found[index] = tuple(answer[place] for answer in answers)
         if not found:
-            return Scores(np.empty((0, len(self.classes)), np.float32), *np.empty((2, 0), np.float32))
+            none = partial(np.empty, dtype=np.float32)
+            return Scores(none((0, len(self.classes))), none(0), none((0, self.channels)))
         probabilities, strangeness, features, *maps = zip(*found, strict=True)
         return Scores(np.stack(probabilities), np.stack(strangeness), np.stack(features), list(*maps) or None)
 
@@ -256,7 +258,6 @@ def _chunks(pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
         yield chunk
 
 
-def _first_line(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"its metadata lack {error.args[0]}"
-    return str(error).splitlines()[0][:SAID] if str(error) else type(error).__name__
+def _said(error: Exception) -> str:
+    """What is wrong with a file, briefly."""
+    return f"its metadata lack {error.args[0]}" if isinstance(error, KeyError) else first_line(error)[:SAID]

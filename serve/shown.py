@@ -1,11 +1,11 @@
-"""What `/predict` and `/version` tell a person: rows with a status and pictures, and facts of the model."""
+"""What `/predict`, `/version` and `/drift` tell a person: rows with a status and pictures, the model, its drift."""
 
 from typing import Any
 
-import serve.preview as small
 from serve.current import Model
 from serve.drift import Drift
 from serve.pictures import Picture
+from serve.preview import data_url, overlay_url
 from serve.session import STRANGER, Row, Scores
 from sslbt.errors import UserError
 
@@ -33,10 +33,10 @@ def for_people(picture: Picture, row: Row, scores: Scores | None, preview: bool,
     shown: dict[str, Any] = {"status": status(row)}
     readable = None if isinstance(picture, UserError) else picture
     if preview:
-        shown["preview"] = None if readable is None else small.data_url(readable)
+        shown["preview"] = None if readable is None else data_url(readable)
     if saliency:
         maps = scores.saliency if scores else None
-        shown["saliency"] = None if readable is None or maps is None else small.overlay_url(readable, maps[0])
+        shown["saliency"] = None if readable is None or maps is None else overlay_url(readable, maps[0])
     return row | shown
 
 

@@ -1,5 +1,6 @@
 """The Open Inference Protocol over HTTP, which Triton's and KServe's clients speak."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,7 @@ def router(current: Current, pool: Pool) -> APIRouter:
         model = known(name, version)
         wanted = asked(await request.body(), request.headers.get(HEADER))
         pool.check(wanted.count)  # before anything is made of each
-        pictures = [
-            lambda cell=cell, number=number: from_value(cell, f"image {number}")
-            for number, cell in enumerate(wanted.cells())
-        ]
+        pictures = [partial(from_value, cell, f"image {number}") for number, cell in enumerate(wanted.cells())]
         found = await pool.score(model.classifier, pictures, _outputs)
         outputs = {key: np.stack([one[key] for one in found]) for key in found[0]} if found else {}
         body, headers = answer({"model_name": model.name, "model_version": model.version}, wanted, outputs)

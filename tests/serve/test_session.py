@@ -37,8 +37,7 @@ def test_mixed_sizes_and_types_score_as_each_alone(model, classifier):
 
 def test_no_pictures_no_rows(classifier):
     found = classifier.scores([])
-    probabilities, strangeness = found.probabilities, found.strangeness
-    assert (probabilities.shape, strangeness.shape) == ((0, 3), (0,))
+    assert (found.probabilities.shape, found.strangeness.shape, found.features.shape) == ((0, 3), (0,), (0, 2))
     assert list(classifier.rows([])) == []
 
 
