@@ -13,8 +13,8 @@ from pydicom.data import get_testdata_file
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
+from sslbt.data.normalise import SIDE
 from sslbt.data.preprocess import Preprocess, resize
-from sslbt.data.reading import SIDE
 from sslbt.data.splits import Split, some
 from sslbt.evaluation.exposure import another_scan, no_brain
 from sslbt.nn.outlier import SIZE, Outlier

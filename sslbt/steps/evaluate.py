@@ -5,6 +5,7 @@ import pandas as pd
 from scipy.special import softmax
 
 from sslbt.config import Evaluate
+from sslbt.data.normalise import SIDE
 from sslbt.data.plane import estimate_planes
 from sslbt.evaluation import answering, groups, outliers, robustness
 from sslbt.evaluation.localisation import centre_prior, localisation_table
@@ -47,7 +48,7 @@ def evaluate(cfg: Evaluate, run: Run) -> None:
     say("what is no brain MRI")
     strangers = outliers.acceptance(checkpoint.load_outlier(file), cache.pixels[judge.few], seed=0)
     say("robustness")
-    worse = robustness.curve(judge.probabilities, cache.load(judge.few, 256), *truth(judge))
+    worse = robustness.curve(judge.probabilities, cache.load(judge.few, SIDE), *truth(judge))
     say("where it looks")
     results = Results(
         classes=cache.classes,

@@ -1,7 +1,7 @@
 """What fine-tuning takes from the released weights beside their encoder."""
 
 from sslbt.data.cache import Cache
-from sslbt.data.reading import SIDE
+from sslbt.data.normalise import SIDE
 from sslbt.data.splits import Split, some
 from sslbt.evaluation import outliers
 from sslbt.nn.outlier import Outlier
