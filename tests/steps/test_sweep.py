@@ -15,7 +15,7 @@ from sslbt.config import Sweep
 from sslbt.data.phantom import make_sample
 from sslbt.errors import UserError
 from sslbt.steps import sweep as step
-from sslbt.tracking import resume
+from sslbt.tracking import holder, resume
 from sslbt.tracking import run as tracking
 from sslbt.training.loop import Schedule
 
@@ -192,6 +192,7 @@ def test_interrupted_it_goes_on_with_the_same_trial_and_ends_as_if_it_had_not_be
     # As kill -9 leaves it: nobody says that the runs are over, and half a line is written.
     for run in (before, children[2]):
         store.update_run(run.info.run_id, "RUNNING")
+        store.set_tag(run.info.run_id, holder.TAG, f"{holder.HOST}.dead")
     with world.journal().open("a") as journal:
         journal.write('{"op_code":7,"worker_id":"4c7f')
 
