@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from sslbt.data.ingest import ABOUT, MASKS, PIXELS, REFUSED, SIMILAR, TABLE, ing
 from sslbt.data.mapped import Mapped
 from sslbt.data.normalise import SIDE
 from sslbt.data.preprocess import resize
-from sslbt.data.source import Source, cache_folder, locate, once
+from sslbt.data.source import Source, at, cache_folder, locate, once
 from sslbt.errors import UserError
 from sslbt.terminal import progress
 
@@ -104,7 +103,7 @@ def prepare(source: Source) -> Cache:
 
 def _content(annotations: str) -> str:
     try:
-        return hashlib.sha256(Path(os.path.expanduser(annotations)).read_bytes()).hexdigest() if annotations else ""
+        return hashlib.sha256(at(annotations).read_bytes()).hexdigest() if annotations else ""
     except OSError as error:
         raise UserError(f"annotations={annotations}: can't be read ({error.strerror}); give a CSV file") from error
 

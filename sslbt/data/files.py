@@ -136,6 +136,8 @@ def _walk(folder: Path) -> Iterator[Path]:
         # Links last, so that where two ways lead to a folder the one without names its files.
         folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
         for path in (Path(parent, name) for name in names):
+            if path.is_fifo():  # to read one is to wait for ever
+                continue
             if _is_zip(path.name) or _wanted(path.name, lambda path=path: _head(path)):  # type: ignore[misc]
                 yield path
 

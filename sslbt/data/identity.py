@@ -11,6 +11,7 @@ import pandas as pd
 from sslbt.data.files import natural
 from sslbt.data.matlab import CLASSES
 from sslbt.data.reading import Refused
+from sslbt.data.source import at
 from sslbt.data.spreadsheet import read_csv
 from sslbt.errors import UserError
 
@@ -150,7 +151,7 @@ class _Annotations:
     """A CSV of file, patient and class, looked up by slice."""
 
     def __init__(self, path: str, slices: Sequence[str]) -> None:
-        table = _read_columns(Path(path).expanduser())
+        table = _read_columns(at(path))
         self.labels = "class" in table
         self.rows: dict[str, tuple[str, str]] = {}  # by path
         known = {name for slice_ in slices for name in _names(slice_)}

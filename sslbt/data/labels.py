@@ -2,11 +2,11 @@
 
 import re
 from itertools import chain, zip_longest
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from sslbt.data.source import at
 from sslbt.data.splits import Split, shuffled
 from sslbt.data.spreadsheet import read_csv
 from sslbt.errors import UserError
@@ -88,12 +88,12 @@ def _patients(train: pd.DataFrame, count: int, seed: int, classes: tuple[str, ..
 
 def _from_csv(train: pd.DataFrame, labels: str, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     try:
-        given = read_csv(Path(labels).expanduser())
+        given = read_csv(at(labels))
         names = list(given.columns)
         if names.count("file") != 1 or names.count("class") != 1:
             raise ValueError(f"its columns are {', '.join(names)}")
         wanted = list(zip(given["file"], given["class"], strict=True))
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: of ~somebody, who has no home here
+    except (OSError, ValueError) as error:
         raise UserError(f"labels={labels}: can't be read as a CSV with the columns file and class ({error})") from error
     known = {file: (row, label) for row, file, label in zip(train.index, train.file, train.label, strict=True)}
     label_of: dict[int, int] = {}

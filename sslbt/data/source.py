@@ -38,6 +38,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SSLBT_HOME") or Path.home() / ".cache" / "sslbt")
 
 
+def at(path: str) -> Path:
+    """What a user calls so, `~` for a home; unlike pathlib's this doesn't fail where ~somebody has none."""
+    return Path(os.path.expanduser(path))
+
+
 def locate(source: Source) -> Path:
     """The folder or zip behind a source; draws the phantoms or downloads the dataset if they are asked for."""
     # Imported where needed: every command line starts here, and few of them draw or download.
@@ -50,7 +55,7 @@ def locate(source: Source) -> Path:
         from sslbt.data import figshare
 
         return figshare.download(cache_folder() / FIGSHARE, source.base_url)
-    return Path(os.path.expanduser(source.data)).resolve()  # not pathlib's, which fails where ~somebody has no home
+    return at(source.data).resolve()
 
 
 def once(final: Path, make: Callable[[Path], None]) -> Path:

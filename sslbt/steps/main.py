@@ -13,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 import sslbt
 from sslbt.config import STAGES, Main, Score, Training
-from sslbt.data.source import Source, cache_folder, locate
+from sslbt.data.source import Source, at, cache_folder, locate
 from sslbt.errors import UserError
 from sslbt.evaluation import figures
 from sslbt.evaluation.results import HEADLINE
@@ -38,7 +38,7 @@ def main(cfg: Main, run: Run) -> None:
     run.describe(f"main, {cfg.labels} labels", labels=cfg.labels)
     steps = Steps(run)
     # Steps run in the project's folder, so that paths must not depend on the current one.
-    here = Path(cfg.data).expanduser()
+    here = at(cfg.data)
     data = {"data": str(here.resolve()) if here.exists() else cfg.data, "split": cfg.split, "on_bad": cfg.on_bad}
     data |= {
         name: value
@@ -46,8 +46,8 @@ def main(cfg: Main, run: Run) -> None:
         if (value := getattr(cfg, name)) != Main.model_fields[name].default
     }
     if cfg.annotations:
-        data["annotations"] = str(Path(cfg.annotations).expanduser().resolve())
-    labels = str(Path(cfg.labels).expanduser().resolve()) if cfg.labels.endswith(".csv") else cfg.labels
+        data["annotations"] = str(at(cfg.annotations).resolve())
+    labels = str(at(cfg.labels).resolve()) if cfg.labels.endswith(".csv") else cfg.labels
     training = data | {"preset": cfg.preset, "seed": cfg.seed}
 
     steps.do("prepare", **data)
@@ -68,7 +68,7 @@ def main(cfg: Main, run: Run) -> None:
     steps.do("register", run=best.run.info.run_id, metric=METRIC)
 
     say("--- score (most of these slices were learnt from: features nearer to what was learnt are no wonder)")
-    output = Path(cfg.output).expanduser().resolve()
+    output = at(cfg.output).resolve()
     with in_turn(f"score {output}", f"to write {output}"):
         score(Score.build(input=str(locate(cfg.source)), output=cfg.output))
     show(compare(evaluations), cfg, run)

@@ -12,6 +12,7 @@ from serve.batch import score as score_batch
 from serve.batch_summary import Summary
 from sslbt.config import Score
 from sslbt.data.slices import first_line
+from sslbt.data.source import at
 from sslbt.terminal import say
 from sslbt.tracking.models import onnx_file
 from sslbt.tracking.served import REGISTRY, latest, parts
@@ -25,13 +26,13 @@ def score(cfg: Score) -> None:
 
     The run is opened when the table is there: no store that is slow, full or down may cost it.
     """
-    output = Path(cfg.output).expanduser()
+    output = at(cfg.output)
     if cfg.model.startswith(REGISTRY):
         version, model = latest(cfg.model)
         registered = f"{parts(cfg.model)[0]}/{version}"
     else:
         model, registered = onnx_file(cfg.model), ""
-    summary = score_batch(model, Path(cfg.input).expanduser(), output)
+    summary = score_batch(model, at(cfg.input), output)
     say(f"{output}: {summary}")
     say(drift(summary))
     try:

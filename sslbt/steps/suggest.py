@@ -7,6 +7,7 @@ import pandas as pd
 
 from sslbt.config import Suggest
 from sslbt.data.cache import Cache, prepare
+from sslbt.data.source import at
 from sslbt.data.splits import Split, make_split
 from sslbt.errors import UserError
 from sslbt.evaluation.features import extract
@@ -25,7 +26,7 @@ BATCH = 1024  # slices in memory at a time
 
 def suggest(cfg: Suggest, run: Run) -> None:
     """Write a CSV of slices that stand for all, to be filled in, and a page that shows them; no label is looked at."""
-    output = Path(cfg.output).expanduser()
+    output = at(cfg.output)
     if output.exists():
         raise UserError(f"output={cfg.output}: is there already, maybe with classes filled in; give another name")
     cache = prepare(cfg.source)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import sslbt
+from sslbt.data.source import at
 from sslbt.errors import UserError
 from sslbt.tracking.served import REGISTRY, latest, parts
 
@@ -34,8 +35,8 @@ def checkpoint_file(model: str, path: str) -> Path:
     """
     if model == RELEASED:
         return _released(path)
-    if Path(model).expanduser().is_file():
-        return Path(model).expanduser()
+    if at(model).is_file():
+        return at(model)
     from sslbt.tracking import registry, store
 
     if model.startswith(REGISTRY):
@@ -62,7 +63,7 @@ def onnx_file(model: str) -> Path:
 
         store.get_run(model)
         return store.download(f"runs:/{model}/{ONNX}", f"{model}: the run has no {ONNX}; give a register run")
-    path = Path(model).expanduser()
+    path = at(model)
     if not path.is_file():
         raise UserError(f"{model}: no such file, run id or registry address (models:/NAME@ALIAS), nor {RELEASED}")
     return path

@@ -22,7 +22,7 @@ from sslbt.config import Data, Main, Prepare, Sweep, Training
 from sslbt.data.audit import Audit
 from sslbt.data.cache import Cache, prepare
 from sslbt.data.files import fingerprint
-from sslbt.data.source import locate
+from sslbt.data.source import at, locate
 from sslbt.data.splits import Split
 from sslbt.parameters import Config, stage_of
 from sslbt.search import assignments
@@ -55,8 +55,8 @@ def step_key(config: Config) -> str:
         values |= assignments(values.pop("fixed"), "fixed")
         del values[MORE]
     for name, value in values.items():
-        if isinstance(value, str) and value and Path(value).expanduser().is_file():
-            values[name] = fingerprint(Path(value).expanduser())
+        if isinstance(value, str) and value and at(value).is_file():
+            values[name] = fingerprint(at(value))
     facts = [stage_of(type(config)), values, code_digest()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
