@@ -48,6 +48,8 @@ def from_value(value: object, name: str) -> Picture:
     Bytes are tried as base64 only if all ASCII, which no file of a picture is, so neither can pass for the other.
     """
     try:
+        if isinstance(value, UserError):
+            raise value
         if isinstance(value, str | bytes | bytearray | memoryview):
             return decode(file_bytes(value, name), name)
         if isinstance(value, np.ndarray | Sequence):
@@ -55,6 +57,11 @@ def from_value(value: object, name: str) -> Picture:
         raise UserError(f"{name}: no picture but {type(value).__name__}; send a file's bytes, base64, or its pixels")
     except UserError as error:
         return error
+
+
+def compact(value: object, name: str) -> object:
+    """The same for `from_value`, before it waits: lists of numbers take many times the memory of an array."""
+    return from_value(value, name) if isinstance(value, list) else value
 
 
 def file_bytes(value: str | bytes | bytearray | memoryview, name: str) -> bytes:

@@ -29,15 +29,22 @@ KINDS = {
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What an answer is to hold."""
+
+    outputs: dict[str, bool]  # names of the outputs wanted, and whether as bytes; empty for all
+    binary: bool  # whether outputs that are not named come as bytes
+    id: str | None
+
+
+@dataclass(frozen=True)
 class Asked:
     """What a request asks for."""
 
     kind: str  # of the tensor
     shape: list[int]
     data: Any  # bytes, or what was in the JSON
-    outputs: dict[str, bool]  # names of the outputs wanted, and whether as bytes; empty for all
-    binary: bool  # whether outputs that are not named come as bytes
-    id: str | None
+    wanted: Wanted
 
     @property
     def count(self) -> int:
@@ -69,8 +76,8 @@ def asked(body: bytes, header: str | None) -> Asked:
         (given,) = request["inputs"]
         name, kind = given["name"], given["datatype"]
         shape = [int(size) for size in given["shape"]]
-        outputs = request.get("outputs") or []
-        wanted = {str(output["name"]): bool(_parameter(output, "binary_data")) for output in outputs}
+        named = request.get("outputs") or []
+        outputs = {str(output["name"]): bool(_parameter(output, "binary_data")) for output in named}
         binary = bool(_parameter(request, "binary_data_output"))
         size = _parameter(given, "binary_data_size")
         data = given["data"] if size is None else body[length : length + int(size)]
@@ -86,35 +93,35 @@ def asked(body: bytes, header: str | None) -> Asked:
     if behind != (int(size) if size is not None else 0):
         raise UserError(f"{behind} bytes follow the JSON, binary_data_size says {size or 0}")
     identity = request.get("id")
-    return Asked(str(kind), shape, data, wanted, binary, None if identity is None else str(identity))
+    return Asked(str(kind), shape, data, Wanted(outputs, binary, None if identity is None else str(identity)))
 
 
-def answer(about: dict[str, Any], asked: Asked, outputs: dict[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:
+def answer(about: dict[str, Any], wanted: Wanted, outputs: dict[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:
     """Body and headers of an answer.
 
     Args:
         about: `model_name` and `model_version`.
-        asked: the request.
+        wanted: of the request.
         outputs: every output by name, (pictures, ...); text as object arrays.
 
     Raises:
         UserError: an output is asked for that there is not.
     """
-    unknown = sorted(asked.outputs.keys() - outputs.keys())
+    unknown = sorted(wanted.outputs.keys() - outputs.keys())
     if unknown:
         raise UserError(f"no output {', '.join(unknown)}; there are {', '.join(outputs)}")
     told: list[dict[str, Any]] = []
     behind: list[bytes] = []
-    for name in asked.outputs or outputs:
+    for name in wanted.outputs or outputs:
         values = outputs[name]
         entry: dict[str, Any] = {"name": name, "datatype": kind_of(values), "shape": list(values.shape)}
-        if asked.outputs.get(name, asked.binary):
+        if wanted.outputs.get(name, wanted.binary):
             behind.append(_packed(values))
             entry["parameters"] = {"binary_data_size": len(behind[-1])}
         else:
             entry["data"] = values.ravel().tolist()
         told.append(entry)
-    whole = about | ({} if asked.id is None else {"id": asked.id}) | {"outputs": told}
+    whole = about | ({} if wanted.id is None else {"id": wanted.id}) | {"outputs": told}
     text = json.dumps(whole).encode()
     if not behind:
         return text, {"Content-Type": "application/json"}

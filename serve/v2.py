@@ -12,7 +12,7 @@ from serve.pictures import Picture, from_value
 from serve.pool import Pool
 from serve.schema import INFER
 from serve.session import Row, Scores
-from serve.tensors import HEADER, IMAGE, answer, asked
+from serve.tensors import HEADER, IMAGE, KINDS, answer, asked
 
 ABSENT = -1.0  # what probabilities and confidence are where a file holds no picture; NaN is no JSON
 
@@ -51,11 +51,13 @@ def router(current: Current, pool: Pool) -> APIRouter:
     @routes.post("/models/{name}/versions/{version}/infer", response_class=Response, openapi_extra=INFER)
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         model = known(name, version)
-        wanted = asked(await request.body(), request.headers.get(HEADER))
-        pool.check(wanted.count)  # before anything is made of each
-        pictures = [partial(from_value, cell, f"image {number}") for number, cell in enumerate(wanted.cells())]
+        given = asked(await request.body(), request.headers.get(HEADER))
+        pool.check(given.count)  # before anything is made of each
+        pictures = [partial(from_value, cell, f"image {number}") for number, cell in enumerate(given.cells())]
+        wanted = given.wanted
+        del given  # numbers in lists take many times the memory that they take in pictures, which may wait
         found = await pool.score(model.classifier, pictures, _outputs)
-        outputs = {key: np.stack([one[key] for one in found]) for key in found[0]} if found else {}
+        outputs = {key: np.stack([one[key] for one in found]) for key in found[0]} if found else _no_outputs(model)
         body, headers = answer({"model_name": model.name, "model_version": model.version}, wanted, outputs)
         return Response(body, headers=headers)
 
@@ -80,6 +82,11 @@ def described(model: Model) -> dict[str, Any]:
         "outputs": [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in outputs],
         "parameters": {"classes": ",".join(model.classifier.classes), "run_id": model.classifier.metadata["run_id"]},
     }
+
+
+def _no_outputs(model: Model) -> dict[str, np.ndarray]:
+    told = described(model)["outputs"]
+    return {one["name"]: np.empty([0, *one["shape"][1:]], KINDS.get(one["datatype"], object)) for one in told}
 
 
 def _outputs(picture: Picture, row: Row, scores: Scores | None) -> dict[str, Any]:

@@ -4,12 +4,16 @@ import json
 import resource
 import struct
 import time
+import tracemalloc
 
+import numpy as np
 import pytest
+from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
 from serve.app import create_app
 from serve.bodies import MOST_VALUES
+from serve.pool import Pool
 from serve.tensors import HEADER
 
 INFER = "/v2/models/tiny/infer"
@@ -45,9 +49,42 @@ def test_a_value_of_another_kind_gives_400(client, asked):
 
 
 @pytest.mark.parametrize("shape", [[0, 5, 0], [0, 0, 0], [0, 17, 17]])
-def test_no_pictures_give_no_rows(client, shape):
-    answer = client.post(INFER, content=json.dumps(request(shape=shape, data=[])))
-    assert (answer.status_code, answer.json()["outputs"]) == (200, [])
+@pytest.mark.parametrize("names", [[], ["label", "probabilities"]])
+def test_no_pictures_give_no_rows(client, shape, names):
+    given = request([{"name": name} for name in names], shape=shape, data=[])
+    answer = client.post(INFER, content=json.dumps(given))
+    assert answer.status_code == 200
+    outputs = answer.json()["outputs"]
+    assert [output["name"] for output in outputs][: len(names)] == names
+    assert all(output["shape"][0] == 0 and output["data"] == [] for output in outputs)
+
+
+def test_numbers_in_lists_do_not_wait_as_such(client, monkeypatch):
+    """A million of them take 32 MB as Python holds them, 8 as numpy does."""
+    waiting = []
+
+    async def score(self, classifier, pictures, *rest):
+        waiting.append((tracemalloc.get_traced_memory()[0], pictures[0]()))
+        raise HTTPException(503)
+
+    monkeypatch.setattr(Pool, "score", score)
+    million = [[0.5 + place for place in range(1000)]] * 1000
+    text = json.dumps(million)
+    flat = json.dumps({"name": "image", "datatype": "FP64", "shape": [1000, 1000], "data": 0})
+    bodies = {
+        "/invocations": f'{{"instances": [{text}]}}',
+        INFER: f'{{"inputs": [{flat.replace(": 0}", ": " + text + "}")}]}}',
+    }
+    tracemalloc.start()
+    try:
+        for address, body in bodies.items():
+            before = tracemalloc.get_traced_memory()[0]
+            assert client.post(address, content=body).status_code == 503
+            now, picture = waiting.pop()
+            np.testing.assert_array_equal(picture, million)
+            assert now - before < len(body) * 2 + 12e6, address
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("shape", [[5, 0, 0], [2, 0, 17], [0, 0]])
