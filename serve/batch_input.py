@@ -68,8 +68,11 @@ def open_input(source: Path) -> Input:
     if source.suffix.lower() == ".csv" and source.is_file():
         return Paths(source, lambda: _csv_paths(source))
     if source.suffix.lower() == ".parquet" and source.is_file():
-        with _readable(source):
-            columns = set(pq.read_schema(source).names)
+        try:
+            with _readable(source):
+                columns = set(pq.read_schema(source).names)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{source}: can't be read (a column's name is no text); write it again") from error
         named = next((name for name in PATHS if name in columns), "")
         if IMAGE in columns:
             return Images(source, named)

@@ -137,6 +137,14 @@ def test_the_input_is_never_overwritten(tmp_path, model, png):
     assert (tmp_path / "scores.csv").read_text() == "file\n1.png\n"
 
 
+def test_the_name_of_a_column_is_no_text(tmp_path, png):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"imagé": [png], "image": [png]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace("imagé".encode(), b"imag\xfe\xfe"))
+    with pytest.raises(UserError, match=r"a\.parquet: can't be read \(a column's name is no text\)"):
+        open_input(path)
+
+
 def test_a_damaged_page_keeps_what_was_scored(tmp_path, model, png):
     """What is scored before it stays, and the sentence names the file."""
     images = [png + bytes([number]) * 100_000 for number in range(30)]  # what follows the end of a PNG is not looked at
