@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import mlflow
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from sslbt import parallel
@@ -86,7 +88,13 @@ class Run:
         table = cache.table[["file", "patient", "family", "class", "height", "width", "plane"]]
         # MLflow takes what has a colon for an address.
         source = from_pandas(table, source=data.replace(":", "-"), name=Path(data).name, digest=cache.digest)
-        mlflow.log_input(source, context=split.name, tags={"split_hash": split.hash})
+        log = partial(mlflow.log_input, source, context=split.name, tags={"split_hash": split.hash})
+        try:
+            log()
+        except MlflowException as error:
+            if "unique" not in str(error).lower():
+                raise
+            log()  # another run entered the same data between MLflow's look for them and its own entry
         self.table("split/split.csv", split.table)
         counts = split.table.groupby(["part", "label"]).agg(slices=("file", "size"), families=("family", "nunique"))
         self.table("split/counts.csv", counts.reset_index())
