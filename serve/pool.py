@@ -17,6 +17,7 @@ from serve.session import Classifier, Row, Scores
 from sslbt.cores import cores
 
 MOST_TOGETHER = 4  # pictures; on a CPU more of them leave the cache and take longer each
+CLOSING = 10.0  # seconds; a picture that takes longer is left alone
 WAITING = 64  # pictures a thread may have waiting: about half a second's work
 
 Told = Callable[[Picture, Row, Scores | None], dict[str, Any]]
@@ -117,12 +118,12 @@ class Pool:
         return request.rows
 
     def close(self) -> None:
-        """End the threads once nothing waits."""
+        """End the threads once nothing waits, or a picture takes for ever."""
         with self._ready:
             self._closed = True
             self._ready.notify_all()
         for worker in self._workers:
-            worker.join()
+            worker.join(CLOSING)
 
     def _work(self) -> None:
         while pieces := self._take():

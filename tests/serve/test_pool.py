@@ -175,3 +175,21 @@ def test_a_fault_of_one_picture_is_not_that_of_its_neighbours(classifier, pictur
     for (row,), expected in zip((first, second, third), classifier.rows(pictures[:3]), strict=True):
         assert row["label"] == expected["label"]
     pool.close()
+
+
+def test_a_picture_that_never_ends_does_not_keep_the_service_from_ending(classifier, pictures, monkeypatch):
+    monkeypatch.setattr("serve.pool.CLOSING", 0.2)
+    gate, pool = Gate(classifier), Pool(lambda *seen: None, threads=1)
+
+    async def ask():
+        task = asyncio.create_task(pool.score(gate, [lambda: pictures[0]], row_only))
+        while not gate.sizes:
+            await asyncio.sleep(0.001)
+        began = time.monotonic()
+        pool.close()
+        taken = time.monotonic() - began
+        gate.open.set()
+        await task
+        return taken
+
+    assert 0.2 <= asyncio.run(ask()) < 5
