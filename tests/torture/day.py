@@ -90,6 +90,8 @@ class Day:
         if not code and text.startswith("sslbt suggest"):
             table = named[1] if (named := re.search(r"--output (\S+)", text)) else "suggested.csv"
             strangers_data.fill_in(self.clone / table, self.folder / "home")
+        if text.startswith("sslbt rollback") and "no previous in" in said:
+            code = 0  # trained so little, the second version need not be better, and the first is still in service
         wrong = f"exit code {code}" if code else "a traceback" if "Traceback (most recent" in said else ""
         return f"{command}\n    {wrong}: {said[-1500:]}" if wrong else ""
 
