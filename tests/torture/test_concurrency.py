@@ -35,7 +35,8 @@ LEARNT = ("prepare", "pretrain-encoder", "pretrain-contrastive")  # whose keys h
 
 def told(run: Run) -> dict[str, object]:
     """What a run comes to: less times, and how busy the machine was."""
-    own = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
+    measured = {name for name in run.data.metrics if name.startswith("system/") or name.endswith("/seconds")}
+    own = {name: value for name, value in run.data.metrics.items() if name not in measured}
     return {tag: run.data.tags.get(tag) for tag in ("stage", "key", "data_digest", "split_hash")} | own
 
 
