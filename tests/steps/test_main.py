@@ -34,7 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, **given: object) -> list[Config]:
         def __init__(self, run: object) -> None:
             pass
 
-        def do(self, stage: str, **parameters: object) -> str:
+        def do(self, stage: str, way: str = "", **parameters: object) -> str:
             if stage == "evaluate":
                 raise _Enough
             built.append(STAGES[stage].build(**parameters))
