@@ -60,8 +60,9 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    make_sample(tmp_path_factory.mktemp("data") / "phantoms", patients=15, size=32)
-    return tmp_path_factory.getbasetemp() / "data0" / "phantoms"
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    make_sample(folder, patients=15, size=32)
+    return folder
 
 
 @pytest.fixture
