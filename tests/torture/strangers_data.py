@@ -63,8 +63,8 @@ def fill_in(csv: Path, home: Path) -> None:
     """Label what was suggested, as a person would."""
     table = pd.read_csv(csv, dtype=str)
     for row, name in enumerate(table["file"]):
-        folder = Path(name).parent.name
-        table.loc[row, "class"] = folder if folder in CLASSES else _facts(home / "figshare" / name)[1]
+        number = Path(name).stem.rpartition("_")[2]  # of P12_3.png and of 3.mat
+        table.loc[row, "class"] = _facts(home / "figshare" / f"{number}.mat")[1]
     table.to_csv(csv, index=False)
 
 
