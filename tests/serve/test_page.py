@@ -33,7 +33,7 @@ from serve.current import Current, Model
 from serve.server import run
 from serve.session import Classifier
 model = Model(Classifier.load(Path(sys.argv[1])), "brain-tumor-classifier", "1")
-run(create_app(Current(model), sys.argv[3]), port=int(sys.argv[2]))
+run(create_app(Current(model), sys.argv[3]), "127.0.0.1", int(sys.argv[2]))
 """
 
 
