@@ -22,7 +22,7 @@ from serve.current import Current
 from serve.invocations import images
 from serve.limits import MAX_BYTES, Limits
 from serve.metrics import Counted, Metrics
-from serve.pictures import compact, from_bytes, from_value
+from serve.pictures import from_bytes, later
 from serve.pool import Pool
 from serve.problems import problem
 from serve.schema import INVOCATIONS, PREDICT
@@ -97,8 +97,8 @@ def create_app(
         """MLflow's schema: a column `image` of encoded files as base64, or pixels."""
         cells = images(parsed(await request.body()))
         pool.check(len(cells))  # before anything is made of each
-        cells = [compact(cell, f"row {number}") for number, cell in enumerate(cells)]
-        pictures = [partial(from_value, cell, f"row {number}") for number, cell in enumerate(cells)]
+        pictures = [later(cell, f"row {number}") for number, cell in enumerate(cells)]
+        del cells  # the lists among them
         rows = await pool.score(current.model.classifier, pictures, lambda picture, row, scores: row)
         return JSONResponse({"predictions": rows})
 

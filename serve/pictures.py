@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -48,8 +49,6 @@ def from_value(value: object, name: str) -> Picture:
     Bytes are tried as base64 only if all ASCII, which no file of a picture is, so neither can pass for the other.
     """
     try:
-        if isinstance(value, UserError):
-            raise value
         if isinstance(value, str | bytes | bytearray | memoryview):
             return decode(file_bytes(value, name), name)
         if isinstance(value, np.ndarray | Sequence):
@@ -59,9 +58,12 @@ def from_value(value: object, name: str) -> Picture:
         return error
 
 
-def compact(value: object, name: str) -> object:
-    """The same for `from_value`, before it waits: lists of numbers take many times the memory of an array."""
-    return from_value(value, name) if isinstance(value, list) else value
+def later(value: object, name: str) -> Callable[[], Picture]:
+    """`from_value` for when it is a picture's turn; of a list now, as it takes many times the memory of its pixels."""
+    if isinstance(value, list):
+        picture = from_value(value, name)
+        return lambda: picture
+    return partial(from_value, value, name)
 
 
 def file_bytes(value: str | bytes | bytearray | memoryview, name: str) -> bytes:
