@@ -89,8 +89,8 @@ class Kept(Silent):
     def artifact(self, path: str) -> Iterator[Path]:
         yield self.unfinished / path
 
-    def report(self, schedule: Schedule) -> Report:
-        return Telling(self.metrics, schedule.epochs, schedule.steps_per_epoch)
+    def report(self, schedule: Schedule, kind: str = "") -> Report:
+        return Telling(self.metrics, schedule.epochs, schedule.steps_per_epoch, kind)
 
 
 @dataclass(frozen=True)

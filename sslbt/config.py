@@ -159,8 +159,9 @@ class Finetune(Training):
     pretrained: Annotated[str, Field(description="a pretraining's run id, a checkpoint file, released or none")] = (
         "none"
     )
-    learn_from: Literal["labels", "patients", "all"] = from_preset(
-        "the labelled slices; all of the labelled patients; also those of patients that are likely of a class"
+    learn_from: Literal["labels", "patients", "all", "twice"] = from_preset(
+        "the labelled slices; all of the labelled patients; also those of patients that are likely of a class; and "
+        "once more of those that a first training finds so"
     )
     freeze: Literal["none", "half", "all"] = from_preset("what of a pretrained encoder stays as it is")
     size: int = from_preset("side in pixels where nothing is pretrained", ge=32, le=256, multiple_of=16)

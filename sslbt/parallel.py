@@ -17,6 +17,7 @@ from torch import Tensor
 from sslbt.errors import UserError
 
 T = TypeVar("T", Tensor, np.ndarray)
+V = TypeVar("V")
 
 
 @contextmanager
@@ -83,11 +84,11 @@ def mean(values: Tensor) -> Tensor:
     return total / size()
 
 
-def from_first(read: Callable[[], bytes | None]) -> bytes | None:
-    """What process 0 reads, known to all: the others may be on machines without that file."""
+def from_first(read: Callable[[], V]) -> V:
+    """What process 0 reads or finds, known to all: others may lack the file, or round otherwise."""
     if size() == 1:
         return read()
-    found = [read()] if rank() == 0 else [None]
+    found: list = [read()] if rank() == 0 else [None]
     dist.broadcast_object_list(found)
     return found[0]
 

@@ -5,39 +5,32 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import softmax
-from torch import Tensor, nn
 
 from sslbt import parallel
 from sslbt.config import Finetune
 from sslbt.data.cache import Cache
 from sslbt.data.labels import labels_of
 from sslbt.data.source import cache_folder, once
-from sslbt.data.splits import Split, some
+from sslbt.data.splits import Split
 from sslbt.evaluation import answering, figures, outliers
 from sslbt.evaluation.calibration import fit_temperature
 from sslbt.evaluation.features import logits
-from sslbt.evaluation.metrics import Predictions, headline
 from sslbt.nn.encoder import Encoder
-from sslbt.nn.heads import Classifier
 from sslbt.nn.outlier import Outlier
-from sslbt.steps.common import open_data, origin, refuse_leak, schedule_of
+from sslbt.steps.common import open_data, origin, refuse_leak
+from sslbt.steps.fitting import SCRATCH, Fitting, Watch
 from sslbt.steps.released import released_no_brain
-from sslbt.steps.teaching import Taught, teach
+from sslbt.steps.teaching import teach, teach_again
 from sslbt.terminal import say
 from sslbt.tracking.code import code_digest
 from sslbt.tracking.models import CLASSIFIER, ENCODER, RELEASED, checkpoint_file
 from sslbt.tracking.run import Run
 from sslbt.training import checkpoint
 from sslbt.training.feed import Feed
-from sslbt.training.head import fit_head
-from sslbt.training.loop import best_device, train
-from sslbt.training.tasks import Classify
+from sslbt.training.loop import best_device
 
-SCRATCH = "none"
 TELLS_PATIENTS_APART = ("contrastive",)  # what restoring teaches has to be fine-tuned before it says who is alike
 OUTLIER_FILE = "outlier.safetensors"
-MOST_SPREAD = 4096  # slices; features and their spread are known well enough from so many
 
 
 def finetune(cfg: Finetune, run: Run) -> None:
@@ -62,23 +55,20 @@ def finetune(cfg: Finetune, run: Run) -> None:
     run.figure("pictures/labelled_slices.png", shown)
 
     feed = Feed.of(cache, before["size"], best_device())
-    model = Classifier(encoder.to(feed.device), len(cache.classes)).to(feed.device)
-    alike = model.encoder if before["way"] in TELLS_PATIENTS_APART else None
-    taught = teach(cfg.learn_from, split, rows, labels, feed, alike)
+    alike = encoder.to(feed.device) if before["way"] in TELLS_PATIENTS_APART else None
+    taught = parallel.from_first(lambda: teach(cfg.learn_from, split, rows, labels, feed, alike))
     run.table("labels/learnt_from.csv", labelled(split, taught.rows, taught.labels, cache.classes))
-    if cfg.pretrained != SCRATCH:
-        model.freeze(cfg.freeze)
-    if cfg.freeze == "all" or cfg.pretrained != SCRATCH:
-        fit_added_layers(model, split, taught, cache, before["size"])
     watch = Watch(cache.load(split.rows("validation"), before["size"]), split, cfg.epochs)
-
-    if cfg.freeze == "all":  # the fitted layers are all there is to train
-        run.metrics(watch(0, model), step=0)
-    else:
-        task = Classify(model, feed, taught.rows, taught.labels, cfg.batch)
-        schedule = schedule_of(cfg, task.steps)
-        state = train(task, schedule, run.unfinished, [watch], run.report(schedule))
-        run.figure("pictures/curves.png", figures.curves([epoch.metrics for epoch in state.history]))
+    fitting = Fitting(cfg, cache, split, feed, before["size"], watch, run)
+    if cfg.learn_from == "twice" and len(taught.rows) > len(taught.known):  # somebody's class was guessed
+        say(f"the first of two trainings, from {len(taught.rows)} slices")
+        first = fitting.fit(encoder, taught, first=True)
+        taught = parallel.from_first(lambda: teach_again(taught, split, feed, first))
+        run.table("labels/learnt_from_again.csv", labelled(split, taught.rows, taught.labels, cache.classes))
+        say(f"the second, from {len(taught.rows)} slices")
+        torch.manual_seed(cfg.seed)
+        encoder, _ = pretrained_encoder(cfg, split)
+    model = fitting.fit(encoder, taught)
 
     if parallel.rank():
         return  # the first process sees to the rest
@@ -131,13 +121,6 @@ def pretrained_encoder(cfg: Finetune, split: Split) -> tuple[Encoder, dict]:
     return encoder, about
 
 
-def fit_added_layers(model: Classifier, split: Split, taught: Taught, cache: Cache, size: int) -> None:
-    """Fit the head to the frozen features of what is learnt from, evenly picked where it is much."""
-    spread, shown = some(split.rows("train"), MOST_SPREAD), some(np.arange(len(taught.rows)), MOST_SPREAD)
-    labels = torch.from_numpy(taught.labels[shown])
-    fit_head(model, cache.load(spread, size), cache.load(taught.rows[shown], size), labels)
-
-
 def no_brain(cache: Cache, split: Split) -> Outlier:
     """What tells pictures that are no brain MRI; fitted once for all classifiers that learn from these patients."""
     place = cache_folder() / f"outlier-{cache.digest}-{split.hash}-{code_digest()}"
@@ -149,23 +132,3 @@ def no_brain(cache: Cache, split: Split) -> Outlier:
     outlier = Outlier()
     outlier.load_state_dict(checkpoint.load(once(place, fit) / OUTLIER_FILE)[0])
     return outlier.eval()
-
-
-class Watch:
-    """Headline figures on validation patients at ten epochs, for the curves."""
-
-    def __init__(self, slices: Tensor, split: Split, epochs: int) -> None:
-        self.epochs = set(np.linspace(0, epochs - 1, 10).astype(int))
-        table = split.table.iloc[split.rows("validation")]
-        self.slices, self.labels = slices, table.label.to_numpy()
-        self.families, self.files = table.family.to_numpy(), table.file.to_numpy()
-
-    def __call__(self, epoch: int, model: nn.Module) -> dict[str, float]:
-        if epoch not in self.epochs:
-            return {}
-        return {f"validation/{name}": value for name, value in headline(self.predictions(model)).items()}
-
-    def predictions(self, model: nn.Module, temperature: float = 1) -> Predictions:
-        """What a classifier answers for the validation slices."""
-        probabilities = softmax(logits(model, self.slices) / temperature, axis=1)
-        return Predictions(self.labels, probabilities, self.families, self.files)

@@ -18,7 +18,7 @@ from sslbt.errors import UserError
 from sslbt.evaluation import figures
 from sslbt.evaluation.results import HEADLINE
 from sslbt.steps.controls import DUMB
-from sslbt.steps.finetune import SCRATCH
+from sslbt.steps.fitting import SCRATCH
 from sslbt.steps.judge import NAMES
 from sslbt.steps.score import score
 from sslbt.terminal import say

@@ -136,10 +136,10 @@ class Judged(Run):
         if step < self.last and self.trial.should_prune():
             raise GivenUp
 
-    def report(self, schedule: Schedule) -> Report:
+    def report(self, schedule: Schedule, kind: str = "") -> Report:
         if self.stop.asked:  # before its training began, which would not know
             raise KeyboardInterrupt
-        return super().report(schedule)
+        return super().report(schedule, kind)
 
 
 def report(trial: Trial, scores: dict[int, float]) -> None:

@@ -147,9 +147,9 @@ class Run:
             yield place
             mlflow.log_artifact(str(place), str(Path(path).parent))
 
-    def report(self, schedule: Schedule) -> Report:
-        """What a training tells MLflow and the person at the terminal."""
-        return Telling(self.metrics, schedule.epochs, schedule.steps_per_epoch)
+    def report(self, schedule: Schedule, kind: str = "") -> Report:
+        """What a training tells MLflow, its metrics' names after `kind`, and the person at the terminal."""
+        return Telling(self.metrics, schedule.epochs, schedule.steps_per_epoch, kind)
 
 
 class Silent(Run):
@@ -165,7 +165,7 @@ class Silent(Run):
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder) / Path(path).name
 
-    def report(self, schedule: Schedule) -> Report:
+    def report(self, schedule: Schedule, kind: str = "") -> Report:
         return Silence()
 
 

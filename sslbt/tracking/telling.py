@@ -15,12 +15,12 @@ class Log(Protocol):
 class Telling:
     """Logs every epoch with the time it ended, so that telling it twice changes nothing; says how long it takes."""
 
-    def __init__(self, log: Log, epochs: int, steps: int) -> None:
-        self.log, self.epochs, self.steps = log, epochs, steps
+    def __init__(self, log: Log, epochs: int, steps: int, kind: str = "") -> None:
+        self.log, self.epochs, self.steps, self.kind = log, epochs, steps, kind
 
     def begin(self, history: list[Epoch], step: int) -> None:
         for epoch in history:
-            self.log(epoch.metrics, step=epoch.number, ended=epoch.ended)
+            self._log(epoch)
         done = len(history) * self.steps + step
         if done:
             say(f"continuing after epoch {len(history)} of {self.epochs}, step {step} of the next")
@@ -31,13 +31,17 @@ class Telling:
         self.countdown.step(epoch * self.steps + step, where)
 
     def epoch(self, epoch: Epoch) -> None:
-        self.log(epoch.metrics, step=epoch.number, ended=epoch.ended)
+        self._log(epoch)
         shown = {name.split("/")[1]: value for name, value in epoch.metrics.items() if name.startswith("probe/")}
         good = "".join(f"  {name} {value:.3f}" for name, value in shown.items())
         self.countdown.say(f"epoch {epoch.number + 1}/{self.epochs}  loss {epoch.metrics['train/loss']:.4f}{good}")
 
     def end(self) -> None:
         self.countdown.close()
+
+    def _log(self, epoch: Epoch) -> None:
+        metrics = {self.kind + name: value for name, value in epoch.metrics.items()}
+        self.log(metrics, step=epoch.number, ended=epoch.ended)
 
 
 class Silence:
