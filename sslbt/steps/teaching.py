@@ -74,9 +74,8 @@ def teach_again(taught: Taught, split: Split, feed: Feed, classifier: Classifier
     looked_at, given = _looked_at(split.rows("train"), taught.known, taught.of_known)
     patient = split.table.patient.to_numpy(str)[looked_at]
     asked = np.concatenate([logits(classifier, feed(batch)) for batch in _batches(looked_at)])
-    likely = pd.DataFrame(softmax(asked, axis=1)).groupby(patient).transform("mean").to_numpy()
-    told = given >= 0
-    likely[told] = np.eye(likely.shape[1])[given[told]]
+    mean = pd.DataFrame(softmax(asked, axis=1)).groupby(patient).transform("mean").to_numpy()
+    likely = np.where(given[:, None] >= 0, np.eye(mean.shape[1])[given], mean)
     sure = surest(likely, patient, given, AGAIN)
     return Taught(looked_at[sure], likely[sure].argmax(axis=1), taught.known, taught.of_known)
 
