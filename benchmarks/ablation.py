@@ -4,7 +4,8 @@
     python benchmarks/ablation.py DATA --table-only
 
 Encoders of the contrastive way and answers of the whole recipe are those that `accuracy.py` keeps, and made where they
-aren't there. Each variant changes one parameter of fine-tuning; its answers are kept in a folder of its own beside.
+aren't there. Each variant changes one parameter of fine-tuning, if the preset has it otherwise; its answers are kept in
+a folder of its own beside.
 """
 
 import argparse
@@ -27,6 +28,8 @@ VARIANTS = {
     "the whole recipe": {},
     "labelled slices alone": {"learn_from": "labels"},
     "all slices of labelled patients": {"learn_from": "patients"},
+    "likely patients, once": {"learn_from": "all"},
+    "likely patients, then again": {"learn_from": "twice"},
     "the whole encoder is trained": {"freeze": "none"},
     "none of the encoder is trained": {"freeze": "all"},
 }
@@ -74,8 +77,12 @@ def main(words: list[str] | None = None) -> None:
     given = parser.parse_args(words)
     try:
         whole = open_study(given)
+        own = whole.finetuning(Answer(int(given.folds[0]), WAY, given.labels, 0))
+        differs = {
+            name: any(getattr(own, key) != new for key, new in VARIANTS[name].items()) for name in given.variants
+        }
         found = {}
-        for name in dict.fromkeys([WHOLE, *given.variants]):
+        for name in [WHOLE, *filter(differs.get, given.variants)]:
             changed = [f"{key}-{value}" for key, value in VARIANTS[name].items()]
             place = whole.folder.joinpath("ablation", *changed) if changed else whole.folder
             study = replace(whole, folder=place, settings=VARIANTS[name])
