@@ -26,7 +26,7 @@ demo: install  ## the main job on synthetic slices
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . --env-manager local -P data=sample -P preset=demo -P num_pairs=500
 
 test: .venv/installed-dev $(NODE)/node_modules/.package-lock.json  ## a process a core, each with one thread: together they wait less for each other
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 torture: .venv/installed-dev  ## what test tries a little of, at full size: hours
 	OMP_NUM_THREADS=1 SSLBT_TORTURE=1 $(BIN)/python -m pytest tests/torture -n auto --dist loadfile --timeout 7200
