@@ -65,8 +65,8 @@ class Fitting:
         Args:
             encoder: pretrained or new.
             taught: what is learnt from.
-            first: another training follows, and this one has half the epochs: networks learn what is right before they
-                learn errors by heart (Liu et al. 2020, arXiv:2007.00151). Its figures are logged under `first/`.
+            first: another training follows, and this one has half the epochs, after which it guesses as well as after
+                all. Its figures are logged under `first/`.
         """
         cfg = self.cfg.model_copy(update={"epochs": max(1, self.cfg.epochs // 2)}) if first else self.cfg
         model = Classifier(encoder.to(self.feed.device), len(self.cache.classes)).to(self.feed.device)
