@@ -54,6 +54,12 @@ class Place:
         said = process.communicate(timeout=500)[0]
         return process.returncode, said
 
+    def succeed(self, *words: object) -> str:
+        """Everything said by what must not fail."""
+        code, said = self.run(*words)
+        assert code == 0, said
+        return said
+
     def stop(self, process: subprocess.Popen[str], number: int = signal.SIGKILL) -> str:
         """Signal a process and all it started; what it says to that."""
         os.killpg(process.pid, number)

@@ -30,11 +30,13 @@ def pictures(tmp_path, phantoms):
 
 
 def test_other_classes_go_from_png_to_onnx(place, pictures):
-    code, said = place.mlflow_run(
-        *("-P", f"data={pictures}", "-P", "patient_pattern=^([^_]+)_", "-P", "preset=tiny"),
-        *("-P", "num_pairs=64", "-P", "labels=16", "-P", f"output={place.folder}/scores.csv"),
-    )
-    assert code == 0, said
+    data = ("--data", pictures, "--patient-pattern", "^([^_]+)_")
+    place.succeed("sslbt", "prepare", *data)
+    place.succeed("sslbt", "finetune", *data, "--preset", "tiny", "--labels", "16", "--pretrained", "released")
+    (finetune,) = place.runs("tags.stage = 'finetune'")
+    place.succeed("sslbt", "evaluate", *data, "--model", finetune.info.run_id)
+    place.succeed("sslbt", "register")
+    place.succeed("sslbt", "score", "--input", pictures, "--output", place.folder / "scores.csv")
     (register,) = place.runs("tags.stage = 'register'")
     onnx = place.client.download_artifacts(register.info.run_id, "onnx/classifier.onnx")
     metadata = onnxruntime.InferenceSession(onnx).get_modelmeta().custom_metadata_map
@@ -44,14 +46,13 @@ def test_other_classes_go_from_png_to_onnx(place, pictures):
     assert len(scores) == len(list(pictures.rglob("*.png")))
     assert [name for name in scores if name.startswith("p_")] == [f"p_{name}" for name in classes]
     np.testing.assert_allclose(scores.filter(like="p_").sum(axis=1), 1, atol=1e-4)
-    for run in place.runs("tags.stage = 'evaluate'"):
-        assert "test/recall_astrocytoma" in run.data.metrics
+    (evaluation,) = place.runs("tags.stage = 'evaluate'")
+    assert "test/recall_astrocytoma" in evaluation.data.metrics
     (run,) = place.runs("tags.stage = 'prepare'")
     report = place.client.download_artifacts(run.info.run_id, "report.html")
     assert "astrocytoma" in Path(report).read_text(encoding="utf-8")
 
     # Judged on data with fewer classes, in another folder: by name, not by place.
-    (finetune, *_) = place.runs("tags.stage = 'finetune'")
     few = place.folder / "few"
     shutil.copytree(pictures / "astrocytoma", few / "astrocytoma")
     shutil.copytree(pictures / "pituitary", few / "pituitary")

@@ -89,7 +89,7 @@ def test_a_checkpoint_that_saw_test_patients_is_refused(place, phantoms):
     code, said = place.run("sslbt", "finetune", *tiny, "--pretrained", run.info.run_id)
     assert code == 2
     assert "it has learnt from" in said
-    code, said = place.run("sslbt", "finetune", *tiny, "--split", "patient:2", "--pretrained", run.info.run_id)
+    code, said = place.run("sslbt", "finetune", *tiny, "--split", "patient:2", "--pretrained", "released")
     assert code == 0, said
     (run,) = place.runs("tags.stage = 'finetune' and attributes.status = 'FINISHED'")
     code, said = place.run("sslbt", "evaluate", "--data", phantoms, "--model", run.info.run_id)

@@ -10,6 +10,9 @@ import torch
 
 from sslbt.config import Finetune
 from sslbt.data.phantom import make_sample
+from sslbt.nn.encoder import Encoder
+from sslbt.nn.outlier import Outlier
+from sslbt.steps import finetune as under_test
 from sslbt.steps.finetune import finetune
 from sslbt.tracking.models import CLASSIFIER
 from sslbt.tracking.run import Silent
@@ -53,9 +56,14 @@ class Kept(Silent):
 
 @pytest.fixture
 def twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finetune:
+    """From a small encoder with random weights; nothing tells what is no brain MRI, which would take a minute."""
     monkeypatch.setenv("SSLBT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(under_test, "no_brain", lambda cache, split: Outlier().eval())
     make_sample(tmp_path / "phantoms", patients=36, size=64)
-    given = {"data": str(tmp_path / "phantoms"), "preset": "tiny", "pretrained": "released"}
+    torch.manual_seed(0)
+    encoder = tmp_path / "encoder.safetensors"
+    checkpoint.save_encoder(encoder, Encoder(8), {"size": 32, "way": "contrastive", "seen": []})
+    given = {"data": str(tmp_path / "phantoms"), "preset": "tiny", "pretrained": str(encoder)}
     return Finetune.build(**given, labels="1p", learn_from="twice")
 
 
