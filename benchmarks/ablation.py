@@ -28,8 +28,8 @@ VARIANTS = {
     "the whole recipe": {},
     "labelled slices alone": {"learn_from": "labels"},
     "all slices of labelled patients": {"learn_from": "patients"},
-    "likely patients, once": {"learn_from": "all"},
-    "likely patients, then again": {"learn_from": "twice"},
+    "likely patients once": {"learn_from": "all"},
+    "likely patients twice": {"learn_from": "twice"},
     "the whole encoder is trained": {"freeze": "none"},
     "none of the encoder is trained": {"freeze": "all"},
 }
