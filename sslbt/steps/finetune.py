@@ -1,5 +1,6 @@
 """`finetune`: a classifier on a pretrained encoder, from few labels."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +63,10 @@ def finetune(cfg: Finetune, run: Run) -> None:
     fitting = Fitting(cfg, cache, split, feed, before["size"], watch, run)
     if cfg.learn_from == "twice" and len(taught.rows) > len(taught.known):  # somebody's class was guessed
         say(f"the first of two trainings, from {len(taught.rows)} slices")
-        first = fitting.fit(encoder, taught, first=True)
+        first = fitting.fit(copy.deepcopy(encoder), taught, first=True)
         taught = parallel.from_first(lambda: teach_again(taught, split, feed, first))
         run.table("labels/learnt_from_again.csv", labelled(split, taught.rows, taught.labels, cache.classes))
         say(f"the second, from {len(taught.rows)} slices")
-        torch.manual_seed(cfg.seed)
-        encoder, _ = pretrained_encoder(cfg, split)
     model = fitting.fit(encoder, taught)
 
     if parallel.rank():

@@ -36,14 +36,14 @@ def released(make_place, phantoms, tmp_path_factory) -> Path:
     """Pretrained and fine-tuned on all phantoms, and what the release script makes of it."""
     place = make_place(tmp_path_factory.mktemp("released"))
     training = ["--data", phantoms, "--preset", "tiny", "--split", "all"]
-    run(place, "sslbt", "pretrain-contrastive", *training)
+    place.succeed("sslbt", "pretrain-contrastive", *training)
     (pretraining,) = place.runs()
-    run(place, "sslbt", "finetune", *training, "--labels", "all", "--pretrained", pretraining.info.run_id)
+    place.succeed("sslbt", "finetune", *training, "--labels", "all", "--pretrained", pretraining.info.run_id)
     checkpoints = [place.client.download_artifacts(pretraining.info.run_id, "checkpoint/encoder.safetensors")]
     (tuning,) = place.runs("tags.stage = 'finetune'")
     checkpoints.append(place.client.download_artifacts(tuning.info.run_id, "checkpoint/classifier.safetensors"))
-    said = run(
-        place, sys.executable, ROOT / "benchmarks" / "release.py", phantoms, *checkpoints, "--folder", place.folder
+    said = place.succeed(
+        sys.executable, ROOT / "benchmarks" / "release.py", phantoms, *checkpoints, "--folder", place.folder
     )
     assert f"over {len(list(phantoms.glob('[0-9]*.mat')))} slices" in said
     return place.folder
@@ -63,12 +63,6 @@ def dozen(tmp_path_factory) -> Path:
     return place / "png"
 
 
-def run(place, *words) -> str:
-    code, said = place.run(*words)
-    assert code == 0, said
-    return said
-
-
 def sslbt(released, *words) -> list:
     return [sys.executable, "-c", ELSEWHERE, released, *words]
 
@@ -76,7 +70,7 @@ def sslbt(released, *words) -> list:
 def test_a_dozen_pictures_of_twelve_patients_make_a_classifier(place, released, dozen):
     own = ["--data", dozen, "--patient-pattern", r"^(\w+)\.png$"]
     words = [*own, "--split", "all", "--labels", "all", "--preset", "tiny", "--pretrained", "released"]
-    said = run(place, *sslbt(released, "finetune", *words))
+    said = place.succeed(*sslbt(released, "finetune", *words))
     assert "learning what is no brain MRI" not in said  # it comes with the weights
     (tuning,) = place.runs()
     split = pd.read_csv(place.client.download_artifacts(tuning.info.run_id, "split/split.csv"))
@@ -87,13 +81,13 @@ def test_a_dozen_pictures_of_twelve_patients_make_a_classifier(place, released, 
     other = place.folder / "other"
     make_sample(other, patients=6, size=64, seed=2)
     judged = ["--data", other, "--patient-pattern", r"^(\w+)\.mat$", "--split", "none", "--model", tuning.info.run_id]
-    run(place, *sslbt(released, "evaluate", *judged))
+    place.succeed(*sslbt(released, "evaluate", *judged))
     (evaluation,) = place.runs("tags.stage = 'evaluate'")
     assert 0 <= evaluation.data.metrics["test/accuracy"] <= 1
 
 
 def test_the_released_classifier_scores_out_of_the_box(place, released, dozen):
-    run(place, *sslbt(released, "score", "--model", "released", "--input", dozen))
+    place.succeed(*sslbt(released, "score", "--model", "released", "--input", dozen))
     scores = pd.read_csv(place.folder / "scores.csv")
     assert sorted(scores.file) == sorted(str(path.relative_to(dozen)) for path in dozen.rglob("*.png"))
     assert set(scores.label) <= set(CLASSES)
