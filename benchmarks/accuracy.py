@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py DATA                               # hours from nothing, on the figshare slices
     python benchmarks/accuracy.py DATA --folds 1,2                   # a share of it; another process has --folds 3,4,5
     python benchmarks/accuracy.py DATA --table-only --out docs       # tables, accuracy.png and results.json
+    python benchmarks/accuracy.py DATA --budgets 12,12-suggested     # twelve `suggest` asks for, beside twelve drawn
 
 DATA is what `sslbt prepare` takes. Folds are split=patient:1 to 5, whose test families are disjoint; draws are seeds,
 which choose the labels and start the network. Encoders, one a fold and way, and answers are kept in
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from itertools import islice, product
 from pathlib import Path
 
-from accuracy_answers import PRETRAININGS, SCRATCH, Answer, Plan, Study
+from accuracy_answers import PRETRAININGS, SCRATCH, SUGGESTED, Answer, Plan, Study
 from accuracy_table import report
 
 from sslbt.data.cache import prepare
@@ -98,8 +99,9 @@ def main(words: list[str] | None = None) -> None:
         "budgets": list(BUDGETS),
         "draws": [str(draw) for draw in range(DRAWS)],
     }
-    for name, known in shares.items():
-        parser.add_argument(f"--{name}", type=several(known), default=known, help=f"[{','.join(known)}]")
+    for name, usual in shares.items():
+        known = [*usual, SUGGESTED] if name == "budgets" else usual
+        parser.add_argument(f"--{name}", type=several(known), default=usual, help=f"[{','.join(usual)}]")
     given = parser.parse_args(words)
     plan = Plan([int(fold) for fold in given.folds], given.ways, given.budgets, [int(draw) for draw in given.draws])
     try:

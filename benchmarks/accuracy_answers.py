@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from sslbt.config import Data, Finetune, PretrainContrastive, PretrainEncoder, Training
@@ -18,10 +19,12 @@ from sslbt.data.cache import Cache
 from sslbt.data.splits import Split
 from sslbt.errors import UserError
 from sslbt.evaluation.metrics import Predictions, read_table
+from sslbt.evaluation.suggesting import stand_for_all
 from sslbt.steps.controls import DUMB
 from sslbt.steps.judge import NAMES
 from sslbt.steps.pretrain_contrastive import pretrain_contrastive
 from sslbt.steps.pretrain_encoder import pretrain_encoder
+from sslbt.steps.suggest import features
 from sslbt.tracking.code import code_version
 from sslbt.tracking.models import ENCODER
 from sslbt.tracking.run import Silent, step_key
@@ -30,6 +33,7 @@ from sslbt.training import checkpoint
 from sslbt.training.loop import Report, Schedule
 
 SCRATCH = "scratch"
+SUGGESTED = "12-suggested"  # twelve slices that `suggest` asks for by the features of the contrastive way
 PRETRAININGS: dict[str, tuple[type[PretrainContrastive | PretrainEncoder], Any]] = {
     "contrastive": (PretrainContrastive, pretrain_contrastive),
     "encoder": (PretrainEncoder, pretrain_encoder),
@@ -142,20 +146,39 @@ class Study:
     def finetuning(self, answer: Answer) -> Finetune:
         """The parameters a way is fine-tuned with; controls learn from what from-scratch training learns from."""
         way = answer.method if answer.method in PRETRAININGS else SCRATCH
+        suggested = answer.labels == SUGGESTED
         return Finetune.build(
             data=self.data,
             split=self.splits[answer.fold].name,
             preset=self.preset,
-            labels=answer.labels,
+            labels=str(self.suggested(answer.fold, answer.draw)) if suggested else answer.labels,
             seed=answer.draw,
             pretrained="none" if way == SCRATCH else str(self.encoder_place(answer.fold, way)),
             **self.settings,
         )
 
+    def suggested(self, fold: int, draw: int) -> Path:
+        """A CSV of the slices that `suggest` asks for in a fold, true classes filled in; made where there is none."""
+        place = self.folder / "labels" / f"suggested-patient-{fold}-{draw}.csv"
+        if not place.exists():
+            encoder, about = checkpoint.load_encoder(self.encoder(fold, "contrastive"))
+            train = self.splits[fold].table.query("part == 'train'")
+            seen = features(encoder, self.cache, train.index.to_numpy(), about["size"])
+            chosen = train.iloc[stand_for_all(seen, train.family.to_numpy(), 12, draw)]
+            table = chosen[["file", "patient"]].assign(**{"class": np.array(self.cache.classes)[chosen.label]})
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial = place.with_name(f".partial-{os.getpid()}-{place.name}")
+            table.to_csv(partial, index=False)
+            os.replace(partial, place)
+        return place
+
     def facts(self, answer: Answer) -> dict[str, Any]:
         """What answers depend on, wherever the data and the folder lie."""
         config = self.finetuning(answer).model_dump(mode="json", exclude={*Data.model_fields, "pretrained"})
         facts = {"data_digest": self.cache.digest, "split_hash": self.splits[answer.fold].hash, "config": config}
+        if answer.labels == SUGGESTED:
+            config["labels"] = SUGGESTED
+            facts["labels"] = digest(self.suggested(answer.fold, answer.draw))
         place = self.encoder_place(answer.fold, answer.method)
         if place.exists():
             facts["encoder"] = digest(place)

@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
+from sslbt.config import Suggest
 from sslbt.evaluation import outliers
 from sslbt.evaluation.metrics import Predictions, classes_of, evaluate
+from sslbt.steps.suggest import suggest
+from sslbt.tracking.run import Silent
 
 ASKED = ["sample:36", "--preset", "tiny", "--folds", "1,2", "--budgets", "12", "--draws", "0,1"]
 WAYS = ("encoder", "contrastive", "scratch")
@@ -197,3 +200,32 @@ def test_two_recipes_are_compared(
     assert [float(cell.split("(")[0]) for cell in cells[3:5]] == pytest.approx(list(ours - theirs), abs=6e-4)
     with pytest.raises(SystemExit, match="all-0 is not there"):
         between.main(["sample:36", "tiny/contrastive", "tiny/scratch", "--folds", "1", "--budgets", "all"])
+
+
+def test_suggested_labels_are_those_of_suggest(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import accuracy
+
+    asked = ["sample:36", "--preset", "tiny", "--folds", "1", "--draws", "1", "--folder", str(copied)]
+    asked += ["--ways", "scratch", "--budgets", "12-suggested"]
+    accuracy.main(asked)
+    assert "| | 12-suggested labels |" in capsys.readouterr().out
+    kept = copied / "answers" / "scratch-patient-1-12-suggested-1.csv"
+    before = kept.stat().st_mtime_ns
+
+    csv = copied / "asked.csv"
+    encoder = copied / "encoders" / "contrastive-patient-1.safetensors"
+    config = Suggest(data="sample:36", split="patient:1", pretrained=str(encoder), count=12, seed=1, output=str(csv))
+    suggest(config, Silent("suggest", copied))
+    named = pd.read_csv(copied / "labels" / "suggested-patient-1-1.csv")
+    assert list(named.file) == list(pd.read_csv(csv).file)
+    assert set(named["class"]) == set(pd.read_csv(kept)["class"])
+
+    accuracy.main(asked)  # what is there is not made again, wherever the folder lies
+    moved = copied.rename(copied.with_name("moved"))
+    accuracy.main([*asked, "--folder", str(moved)])
+    kept = moved / "answers" / kept.name
+    assert kept.stat().st_mtime_ns == before
+    labels = moved / "labels" / "suggested-patient-1-1.csv"
+    labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(SystemExit, match="made with another labels"):
+        accuracy.main([*asked, "--folder", str(moved)])
