@@ -4,7 +4,7 @@ import signal
 
 import pandas as pd
 
-EPOCHS = 6
+EPOCHS = 4
 
 
 def until(process, beginning):
