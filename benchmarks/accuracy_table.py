@@ -1,5 +1,11 @@
-"""Tables and picture of what `accuracy.py` keeps: means over draws, intervals over the patients of all folds."""
+"""Tables and picture of what `accuracy.py` keeps: means over draws, intervals over the patients of all folds.
 
+    python benchmarks/accuracy_table.py docs/results.json docs/results_12.json --out docs
+
+prints the tables of several such files as one, and draws accuracy.png; where two have the same cell the later counts.
+"""
+
+import argparse
 import json
 from collections.abc import Sequence
 from itertools import product
@@ -231,3 +237,24 @@ def _line(axis: Axes, rows: list[Row], method: str, place: int, plan: Plan) -> N
         linewidth=1.8 if ours else 1,
         label=named(method),
     )
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="where accuracy.png goes")
+    given = parser.parse_args(words)
+    known: dict[str, dict[tuple[str, str, str], Row]] = {"figures": {}, "above_scratch": {}}
+    for path in given.results:
+        found = json.loads(path.read_text())
+        for kind, rows in known.items():
+            rows |= {(row["method"], row["labels"], row["metric"]): row for row in found[kind]}
+    rows = list(known["figures"].values())
+    methods, budgets = ({row[name]: None for row in rows} for name in ("method", "labels"))
+    plan = Plan([], [way for way in NAMES if way in methods], list(budgets), [])
+    print(f"{table(rows, plan)}\n\n{differences(list(known['above_scratch'].values()))}")
+    chart(rows, plan).savefig(given.out / "accuracy.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()

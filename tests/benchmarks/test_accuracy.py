@@ -229,3 +229,22 @@ def test_suggested_labels_are_those_of_suggest(copied: Path, capsys: pytest.Capt
     labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(SystemExit, match="made with another labels"):
         accuracy.main([*asked, "--folder", str(moved)])
+
+
+def test_of_the_same_cell_in_two_files_the_later_counts(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import accuracy_table
+
+    found = json.loads((folder / "results.json").read_text())
+    later = [row | {"value": 0.123} for row in found["figures"] if row["method"] == "scratch"]
+    (tmp_path / "later.json").write_text(json.dumps({"figures": later, "above_scratch": []}))
+    accuracy_table.main([str(folder / "results.json"), str(tmp_path / "later.json"), "--out", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert next(line for line in lines if line.startswith("| control: from scratch |")).count(".123 (") == 2
+    value = told(folder)["contrastive", "accuracy"]["value"]
+    assert next(line for line in lines if line.startswith("| contrastive way |")).startswith(
+        f"| contrastive way | {value:.3f} (".replace("0.", ".")
+    )
+    assert len([line for line in lines if line.startswith("| contrastive way | 12 |")]) == 2
+    assert (tmp_path / "accuracy.png").stat().st_size > 10_000
