@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
 
 from sslbt.config import Data, Finetune, PretrainContrastive, PretrainEncoder, Training
@@ -19,12 +18,12 @@ from sslbt.data.cache import Cache
 from sslbt.data.splits import Split
 from sslbt.errors import UserError
 from sslbt.evaluation.metrics import Predictions, read_table
-from sslbt.evaluation.suggesting import stand_for_all
 from sslbt.steps.controls import DUMB
+from sslbt.steps.finetune import labelled
 from sslbt.steps.judge import NAMES
 from sslbt.steps.pretrain_contrastive import pretrain_contrastive
 from sslbt.steps.pretrain_encoder import pretrain_encoder
-from sslbt.steps.suggest import features
+from sslbt.steps.suggest import choose
 from sslbt.tracking.code import code_version
 from sslbt.tracking.models import ENCODER
 from sslbt.tracking.run import Silent, step_key
@@ -162,10 +161,9 @@ class Study:
         place = self.folder / "labels" / f"suggested-patient-{fold}-{draw}.csv"
         if not place.exists():
             encoder, about = checkpoint.load_encoder(self.encoder(fold, "contrastive"))
-            train = self.splits[fold].table.query("part == 'train'")
-            seen = features(encoder, self.cache, train.index.to_numpy(), about["size"])
-            chosen = train.iloc[stand_for_all(seen, train.family.to_numpy(), 12, draw)]
-            table = chosen[["file", "patient"]].assign(**{"class": np.array(self.cache.classes)[chosen.label]})
+            split = self.splits[fold]
+            rows = choose(encoder, about["size"], self.cache, split, 12, draw)
+            table = labelled(split, rows, split.table.label.to_numpy()[rows], self.cache.classes)
             place.parent.mkdir(parents=True, exist_ok=True)
             partial = place.with_name(f".partial-{os.getpid()}-{place.name}")
             table.to_csv(partial, index=False)

@@ -39,8 +39,7 @@ def suggest(cfg: Suggest, run: Run) -> None:
 
     encoder, about = checkpoint.load_encoder(checkpoint_file(cfg.pretrained, ENCODER))
     refuse_leak(about["seen"], split, f"pretrained={cfg.pretrained}")
-    seen = features(encoder.to(best_device()), cache, rows, about["size"])
-    chosen = rows[stand_for_all(seen, split.table.family.to_numpy()[rows], cfg.count, cfg.seed)]
+    chosen = choose(encoder.to(best_device()), about["size"], cache, split, cfg.count, cfg.seed)
 
     table = cache.table.iloc[chosen]
     page = suggestions(cache, split, chosen, cfg.data, cfg.pretrained, output.name)
@@ -56,6 +55,12 @@ def whom_to_ask(cache: Cache, name: str) -> Split:
     if name != "none" and (cache.table.label >= 0).any():
         return make_split(cache.table, name, cache.classes)
     return Split("none", cache.table[["file", "patient", "family", "label"]].assign(part="train"))
+
+
+def choose(encoder: Encoder, size: int, cache: Cache, split: Split, count: int, seed: int) -> np.ndarray:
+    """Row numbers of so many training slices that stand for all, by what the encoder makes of them."""
+    rows = split.rows("train")
+    return rows[stand_for_all(features(encoder, cache, rows, size), split.table.family.to_numpy()[rows], count, seed)]
 
 
 def features(encoder: Encoder, cache: Cache, rows: np.ndarray, size: int) -> np.ndarray:
