@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from sslbt.errors import UserError
 from sslbt.export.onnx import Deployed
-from sslbt.export.parity import TOLERANCE, check
+from sslbt.export.parity import TOLERANCE, check, of_one_shape
 
 Draw = Callable[..., np.ndarray]
 
@@ -65,6 +65,30 @@ def test_another_network_is_refused(exported: Any, draw: Draw, change: str, said
         other.outlier.above.fill_(-1e9)
     with pytest.raises(UserError, match=rf"net\.onnx: slice \d \(.*\) differs from torch in {said}.*; it is not reg"):
         check(other, exported.path, pictures(draw))
+
+
+def test_slices_asked_together_are_compared_each_with_its_own(exported: Any, draw: Draw) -> None:
+    class OneWrong(Deployed):
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            probabilities, *others = super().forward(image)
+            probabilities[2:3] = probabilities[2:3].roll(1, dims=1)
+            return probabilities, *others
+
+    other = OneWrong(exported.model.classifier, exported.model.outlier, exported.about).eval()
+    several = [draw(1, *side, seed=seed)[0] for side in [(200, 128), (96, 96)] for seed in range(4)]
+    with pytest.raises(UserError, match=r"slice 3 \(1 x 200 x 128\) differs from torch in probabilities"):
+        check(other, exported.path, several)
+    assert check(exported.model, exported.path, several).slices == 8
+    together = list(of_one_shape([*several, several[0]]))
+    assert [own.shape for own in together] == [(4, 200, 128), (4, 96, 96), (1, 200, 128)]
+    assert [list(own.ravel()) for group in together for own in group] == [
+        list(o.ravel()) for o in [*several, several[0]]
+    ]
+
+
+def test_few_large_slices_are_asked_together() -> None:
+    assert [len(own) for own in of_one_shape(np.zeros((3, 2048, 1024)))] == [2, 1]
+    assert [len(own) for own in of_one_shape(np.zeros((2, 4096, 2048)))] == [1, 1]
 
 
 def test_a_map_of_something_else_is_refused(exported: Any, draw: Draw) -> None:
