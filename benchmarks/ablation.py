@@ -66,7 +66,7 @@ def table(found: dict[str, list[list[Predictions]]], labels: str) -> str:
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
-    parser.add_argument("--preset", default="quick", choices=PRESETS)
+    parser.add_argument("--preset", default="standard", choices=PRESETS)
     parser.add_argument("--folder", type=Path, help="where accuracy.py keeps answers [$SSLBT_HOME/accuracy/PRESET]")
     folds = [str(1 + fold) for fold in range(FOLDS)]
     parser.add_argument("--folds", type=several(folds), default=folds, help=f"[{','.join(folds)}]")

@@ -89,7 +89,7 @@ def several(known: list[str]) -> Callable[[str], list[str]]:
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
-    parser.add_argument("--preset", default="quick", choices=PRESETS)
+    parser.add_argument("--preset", default="standard", choices=PRESETS)
     parser.add_argument("--folder", type=Path, help="where answers are kept [$SSLBT_HOME/accuracy/PRESET]")
     parser.add_argument("--out", type=Path, help="where accuracy.png and results.json go [the same folder]")
     parser.add_argument("--table-only", action="store_true", help="make no answer")

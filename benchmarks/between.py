@@ -1,9 +1,12 @@
 """How much more right one recipe is than others, paired over the families of all folds: the differences of results.md.
 
-    python benchmarks/between.py DATA best/contrastive quick/contrastive quick/scratch --budgets 123,all --draws 0
+    python benchmarks/between.py DATA best/contrastive standard/contrastive standard/scratch --budgets 123,all --draws 0
 
-Each is PRESET/WAY, whose answers `accuracy.py --preset PRESET --ways WAY` has made; the first is compared with each of
-the others. Prints Markdown.
+    python benchmarks/between.py DATA standard/contrastive/12-suggested/0 standard/contrastive --budgets 12
+
+Each is PRESET/WAY, whose answers `accuracy.py --preset PRESET --ways WAY` has made, or PRESET/WAY/LABELS/DRAW, one draw
+of these labels, which is compared with all draws of the other. The first is compared with each of the others. Prints
+Markdown.
 """
 
 import argparse
@@ -19,14 +22,17 @@ from sslbt.evaluation.metrics import Predictions
 
 
 def kept(given: argparse.Namespace, name: str, labels: str) -> list[list[Predictions]]:
-    """Answers of PRESET/WAY by draw and fold.
+    """Answers by draw and fold.
 
     Raises:
-        UserError: one is not there.
+        UserError: one is not there, or the name is none.
     """
-    preset, _, way = name.partition("/")
+    if name.count("/") not in (1, 3):
+        raise UserError(f"{name}: give PRESET/WAY or PRESET/WAY/LABELS/DRAW")
+    preset, way, *only = name.split("/")
+    labels, draws = (only[0], [only[1]] * len(given.draws)) if only else (labels, given.draws)
     study = open_study(argparse.Namespace(**vars(given), preset=preset, folder=None))
-    answers = [[Answer(fold, way, labels, int(draw)) for fold in study.splits] for draw in given.draws]
+    answers = [[Answer(fold, way, labels, int(draw)) for fold in study.splits] for draw in draws]
     for answer in (answer for folds in answers for answer in folds):
         if not study.has(answer):
             raise UserError(f"{study.folder}: {answer.name} is not there; make it with accuracy.py --preset {preset}")

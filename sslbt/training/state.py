@@ -17,6 +17,8 @@ from sslbt.training.schedule import Schedule
 Metrics = dict[str, float]
 LAST, BEST = "last.safetensors", "best.safetensors"
 SCORE = "probe/score"  # what the best epoch is best in
+RATE = "train/learning_rate"
+LOW = 1 / 8  # of the highest rate
 
 
 @dataclass(frozen=True)
@@ -81,20 +83,27 @@ class State:
 
     @property
     def best(self) -> int | None:
-        """Number of the epoch with the highest steady score, the last of equals; None where nothing was scored."""
+        """Number of the epoch with the highest steady score, the last of equals; None where nothing was scored.
+
+        Where the rate falls, epochs count only once it is low: before, features are on the move, and which of them
+        looks best to a few validation patients is luck.
+        """
         scored = self._steady
         return max(scored, key=lambda number: (scored[number], number)) if scored else None
 
     @property
     def best_score(self) -> float:
-        """The highest steady score, not a number where nothing was scored."""
+        """The highest steady score of those that count, not a number where nothing was scored."""
         return max(self._steady.values(), default=math.nan)
 
     @property
     def _steady(self) -> dict[int, float]:
         scores = {epoch.number: epoch.metrics.get(SCORE, math.nan) for epoch in self.history}
         scores = {number: score for number, score in scores.items() if math.isfinite(score)}
-        return dict(zip(scores, steady(list(scores.values())), strict=True))
+        scored = dict(zip(scores, steady(list(scores.values())), strict=True))
+        rates = [epoch.metrics.get(RATE, 1.0) for epoch in self.history]
+        low = {number for number, rate in enumerate(rates) if rate <= LOW * max(rates[:number], default=0)}
+        return {number: score for number, score in scored.items() if number in low} or scored
 
 
 def steady(scores: list[float]) -> list[float]:

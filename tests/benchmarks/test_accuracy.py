@@ -198,6 +198,12 @@ def test_two_recipes_are_compared(
         np.mean([by_hand(answers(copied, way, draw)) for draw in (0, 1)], axis=0) for way in ("contrastive", "scratch")
     )
     assert [float(cell.split("(")[0]) for cell in cells[3:5]] == pytest.approx(list(ours - theirs), abs=6e-4)
+    between.main(["sample:36", "tiny/contrastive/12/1", "tiny/scratch", *asked])
+    cells = capsys.readouterr().out.splitlines()[-1].split("|")
+    one = np.array(by_hand(answers(copied, "contrastive", 1)))
+    assert [float(cell.split("(")[0]) for cell in cells[3:5]] == pytest.approx(list(one - theirs), abs=6e-4)
+    with pytest.raises(SystemExit, match="give PRESET/WAY"):
+        between.main(["sample:36", "tiny/contrastive/12", "tiny/scratch", *asked])
     with pytest.raises(SystemExit, match="all-0 is not there"):
         between.main(["sample:36", "tiny/contrastive", "tiny/scratch", "--folds", "1", "--budgets", "all"])
 

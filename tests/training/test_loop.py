@@ -92,11 +92,21 @@ def test_the_report_hears_the_end_also_where_something_fails(tmp_path: Path, pla
 # the best epoch
 
 
-@pytest.mark.parametrize(("scores", "best"), [((0.1, 0.9, 0.2, 0.9, 0.3), 3), ((5, 4, 3, 2, 1), 0), (range(5), 4)])
-def test_the_model_ends_as_it_was_in_its_best_epoch(tmp_path: Path, scores: tuple[float, ...], best: int) -> None:
+@pytest.mark.parametrize(
+    ("shape", "scores", "best"),
+    [
+        ("constant", (0.1, 0.9, 0.2, 0.9, 0.3), 3),
+        ("constant", (5, 4, 3, 2, 1), 0),
+        ("constant", range(5), 4),
+        ("cosine", (5, 4, 3, 2, 1), 4),  # the only one at a low rate
+    ],
+)
+def test_the_model_ends_as_it_was_in_its_best_epoch(
+    tmp_path: Path, shape: str, scores: tuple[float, ...], best: int
+) -> None:
     after = []
     task = Toy(lambda place, _: place == "watcher" and after.append(snapshot(task)), scores)
-    state = task.train(tmp_path)
+    state = task.train(tmp_path, shape=shape)
     assert state.best == best
     assert different(task.model.state_dict(), after[best]) == set()
     assert different(weights(tmp_path), after[-1]) == set()  # the last is there too

@@ -114,6 +114,26 @@ def test_the_best_epoch_is_the_last_of_the_highest_steady_scores(scores: tuple, 
     assert state.best_score == pytest.approx(score, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("rates", "best"),
+    [
+        ((1, 1, 1, 1, 1), 2),
+        ((0.5, 1, 0.7, 0.3, 0.13), 2),  # not low yet
+        ((0.5, 1, 0.7, 0.3, 0.125), 4),
+        ((0.5, 1, 0.7, 0.1, 0.01), 3),  # the better one of two
+        ((0.01, 1, 0.7, 0.3, 0.2), 2),  # it was low before it fell
+        ((0.01, 1, 0.7, 0.3, 0.01), 4),
+    ],
+)
+def test_where_the_rate_falls_only_epochs_at_a_low_rate_count(rates: tuple[float, ...], best: int) -> None:
+    scores = (0.6, 0.6, 0.5, 0.4, 0.3)  # medians .6 .6 .6 .5 .4
+    history = [
+        Epoch(i, 0.0, {"probe/score": score, "train/learning_rate": rate * 2e-3})
+        for i, (score, rate) in enumerate(zip(scores, rates, strict=True))
+    ]
+    assert State(history).best == best
+
+
 def test_a_steady_score_is_the_median_of_three() -> None:
     scores = [0.3, 0.1, 0.9, 0.2, 0.4]
     assert steady(scores) == pytest.approx([0.3, 0.2, 0.3, 0.2, 0.4])

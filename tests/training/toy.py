@@ -18,7 +18,7 @@ EPOCHS, STEPS, BATCH = 5, 3, 6
 Strike = Callable[[str, int], object]  # told of the place a training has come to, and how often it has been there
 
 
-def schedule(**other: float) -> Schedule:
+def schedule(**other: float | str) -> Schedule:
     return Schedule(**{"epochs": EPOCHS, "steps_per_epoch": STEPS, "learning_rate": 0.01, "seed": 3} | other)
 
 
@@ -87,7 +87,7 @@ class Toy:
     def end(self) -> None:
         self.told.append(("end",))
 
-    def train(self, folder: Path, **other: float) -> State:
+    def train(self, folder: Path, **other: float | str) -> State:
         return train(self, schedule(**{"steps_per_epoch": self.steps} | other), folder, [self.watch], self)
 
 
