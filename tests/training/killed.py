@@ -21,7 +21,9 @@ RANDOM_KILLS = 14
 
 
 def train(folder: Path, loss_takes: float = 0.0) -> None:
-    Toy(lambda place, _: place == "loss" and time.sleep(loss_takes), SCORES, STEPS).train(folder, epochs=EPOCHS)
+    Toy(lambda place, _: place == "loss" and time.sleep(loss_takes), SCORES, STEPS).train(
+        folder, epochs=EPOCHS, shape="constant"
+    )
 
 
 def die() -> None:
