@@ -20,7 +20,7 @@ from sslbt.nn.batchnorm import synchronised
 from sslbt.terminal import say
 from sslbt.training import checkpoint
 from sslbt.training.schedule import Schedule
-from sslbt.training.state import BEST, LAST, Epoch, Metrics, State
+from sslbt.training.state import BEST, LAST, RATE, Epoch, Metrics, State
 from sslbt.training.stopping import Stop
 
 SAVE_EVERY = 60.0  # seconds; and after every epoch
@@ -126,7 +126,7 @@ def train(task: Task, schedule: Schedule, folder: Path, watch: list[Watcher], re
             metrics = {
                 "train/loss": state.loss / len(plan),
                 "train/gradient_norm": state.gradient / len(plan),
-                "train/learning_rate": schedule.rate(number * schedule.steps_per_epoch + len(plan) - 1),
+                RATE: schedule.rate(number * schedule.steps_per_epoch + len(plan) - 1),
                 "train/seconds": state.seconds,
             }
             if first:
