@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mlflow import MlflowClient
 from PIL import Image
-from stores import tracking_at
+from stores import client_of, tracking_at
 
 from sslbt.cli import main
 from sslbt.data.cache import prepare
@@ -32,7 +31,7 @@ def phantoms(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
+    return client_of(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import mlflow
 import pandas as pd
 import pytest
 import torch
-from mlflow import MlflowClient
-from stores import tracking_at
+from stores import client_of, tracking_at
 
 from sslbt.config import Sweep
 from sslbt.data.phantom import make_sample
@@ -55,7 +54,7 @@ def near(config, epoch):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
+    return client_of(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@ from collections.abc import Iterator
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from stores import tracking_at
+from stores import client_of, tracking_at
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
     """A real store, in a database of its own."""
-    return MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
+    return client_of(f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db")
 
 
 @pytest.fixture

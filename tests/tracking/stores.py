@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, nullcontext
+from pathlib import Path
 from unittest import mock
 
 import mlflow
@@ -21,6 +22,16 @@ def tracking_at(uri: str) -> Iterator[MlflowClient]:
             os.environ.pop(chosen, None)
         mlflow.set_tracking_uri(uri)
         try:
-            yield MlflowClient(uri)
+            yield client_of(uri)
         finally:
             mlflow.set_tracking_uri(before)
+
+
+def client_of(uri: str) -> MlflowClient:
+    """A client of a store that keeps artifacts beside its file, and not in the folder that tests run in.
+
+    MLflow puts them into the folder that is current when the store is opened for the first time.
+    """
+    file = Path(uri.removeprefix("sqlite:///"))
+    with chdir(file.parent) if uri.startswith("sqlite:///") else nullcontext():
+        return MlflowClient(uri)
