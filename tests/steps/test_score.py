@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from PIL import Image
-from stores import tracking_at
+from stores import client_of, tracking_at
 
 from sslbt.cli import main
 from sslbt.steps import score as step
@@ -24,7 +23,7 @@ RELEASED = step.onnx_file("released")
 def database(tmp_path_factory) -> Path:
     """An empty store, which takes MLflow seconds to make."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_runs(["0"])
+    client_of(f"sqlite:///{path}").search_runs(["0"])
     return path
 
 
