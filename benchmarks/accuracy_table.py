@@ -1,6 +1,6 @@
 """Tables and picture of what `accuracy.py` keeps: means over draws, intervals over the patients of all folds.
 
-    python benchmarks/accuracy_table.py docs/results.json docs/results_12.json --out docs
+    python benchmarks/accuracy_table.py docs/results_standard.json docs/results_standard_12.json --out .
 
 prints the tables of several such files as one, and draws accuracy.png; where two have the same cell the later counts.
 """
