@@ -19,9 +19,10 @@ def weights(place, run):
 def test_two_processes_with_half_the_batch_each_equal_one(place, make_place, phantoms):
     two = make_place(place.folder / "two")
     two.folder.mkdir()
-    code, said = place.run(*command(phantoms, "contrastive"))
+    training = command(phantoms, "contrastive", "--num-pairs", 320)
+    code, said = place.run(*training)
     assert code == 0, said
-    code, said = two.run(*TORCHRUN, *command(phantoms, "contrastive"))
+    code, said = two.run(*TORCHRUN, *training)
     assert code == 0, said
     (alone,), (together,) = place.runs(), two.runs()  # the second process opened no run of its own
     assert said.count("epoch 2/2") == 1
