@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicoms import recoded
 from makers import GOOD, encoded, lay
 
 from sslbt.data.matlab import write_folds, write_mat
@@ -47,3 +48,9 @@ def slices(tmp_path: Path, write_slice: WriteSlice) -> Path:
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
     return lay(tmp_path / "in", {name: encoded(pixels, "PNG") for name, pixels in GOOD.items()})
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Callable[[bytes, str], bytes]:
+    """A DICOM file and the name of a transfer syntax to the same in that syntax."""
+    return lambda data, syntax: recoded(data, syntax, tmp_path)
