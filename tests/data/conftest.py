@@ -1,11 +1,14 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
 from dicoms import recoded
+from figshare_server import Figshare
 from makers import GOOD, encoded, lay
 
+from sslbt.data import figshare
 from sslbt.data.matlab import write_folds, write_mat
 
 WriteSlice = Callable[..., Path]
@@ -54,3 +57,23 @@ def good(tmp_path: Path) -> Path:
 def pack(tmp_path: Path) -> Callable[[bytes, str], bytes]:
     """A DICOM file and the name of a transfer syntax to the same in that syntax."""
     return lambda data, syntax: recoded(data, syntax, tmp_path)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Figshare]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Figshare() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.go_on.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long it would have waited each time."""
+    seconds: list[float] = []
+    monkeypatch.setattr(figshare, "sleep", seconds.append)
+    return seconds
