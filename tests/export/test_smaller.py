@@ -43,6 +43,18 @@ def test_the_released_classifier_shrinks_to_a_quarter_and_answers_nearly_the_sam
     assert min(unlike) > 0.95  # features
 
 
+def test_it_answers_alike_on_processors_that_add_products_in_sixteen_bits(
+    exported: Any, draw: Any, tmp_path: Path
+) -> None:
+    """Without VNNI, two products of an activation and a weight are added in sixteen bits, and what is more is cut."""
+    eight_bits(exported.path, tmp_path / "small.onnx", draw(8, 96, 96))
+    tensors = onnx.load(tmp_path / "small.onnx").graph.initializer
+    weights = [numpy_helper.to_array(own) for own in tensors if own.data_type == onnx.TensorProto.INT8 and own.dims]
+    largest = max(int(np.abs(own.astype(int)).max()) for own in weights)
+    assert largest > 32
+    assert 2 * 255 * largest < 2**15
+
+
 def test_the_smaller_file_has_no_saliency_and_needs_no_weights_for_it(exported: Any, draw: Any, tmp_path: Path) -> None:
     eight_bits(exported.path, tmp_path / "small.onnx", draw(8, 96, 96))
     session = onnxruntime.InferenceSession(tmp_path / "small.onnx")
