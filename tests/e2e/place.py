@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from forks import Job
 from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +19,7 @@ class Place:
     """A folder with its own tracking store and cache, and processes run in it as a user would."""
 
     folder: Path
+    variables: dict[str, str] = field(default_factory=dict)
 
     MLFLOW_RUN = ("mlflow", "run", ROOT, "--env-manager", "local")
 
@@ -28,14 +30,21 @@ class Place:
             "SSLBT_HOME": str(self.folder / "home"),
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         }
-        return {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_RUN")} | own
+        return (
+            {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_RUN")} | own | self.variables
+        )
 
     @property
     def client(self) -> MlflowClient:
         return MlflowClient(f"sqlite:///{self.folder}/mlflow.db")
 
-    def start(self, *words: object) -> subprocess.Popen[str]:
-        """A process in its own group, its output in one pipe."""
+    def start(self, *words: object) -> subprocess.Popen[str] | Job:
+        """A process in its own group, its output in one pipe.
+
+        `sslbt` begins where its libraries are loaded, but for `serve`, which needs few of them.
+        """
+        if words[0] == "sslbt" and words[1] != "serve":
+            return Job([str(word) for word in words[1:]], self.folder, self.environment)
         return subprocess.Popen(
             [str(word) for word in words],
             cwd=self.folder,
@@ -52,6 +61,7 @@ class Place:
         """Exit code and everything said."""
         process = self.start(*words)
         said = process.communicate(timeout=500)[0]
+        assert process.returncode is not None
         return process.returncode, said
 
     def succeed(self, *words: object) -> str:
@@ -60,7 +70,7 @@ class Place:
         assert code == 0, said
         return said
 
-    def stop(self, process: subprocess.Popen[str], number: int = signal.SIGKILL) -> str:
+    def stop(self, process: subprocess.Popen[str] | Job, number: int = signal.SIGKILL) -> str:
         """Signal a process and all it started; what it says to that."""
         os.killpg(process.pid, number)
         return process.communicate(timeout=120)[0]

@@ -32,7 +32,7 @@ def pictures(tmp_path, phantoms):
 def test_other_classes_go_from_png_to_onnx(place, pictures):
     data = ("--data", pictures, "--patient-pattern", "^([^_]+)_")
     place.succeed("sslbt", "prepare", *data)
-    place.succeed("sslbt", "finetune", *data, "--preset", "tiny", "--labels", "16", "--pretrained", "released")
+    place.succeed("sslbt", "finetune", *data, "--preset", "tiny", "--labels", "16")
     (finetune,) = place.runs("tags.stage = 'finetune'")
     place.succeed("sslbt", "evaluate", *data, "--model", finetune.info.run_id)
     place.succeed("sslbt", "register")
@@ -100,7 +100,7 @@ def test_one_picture_in_two_parts_stops_training_and_is_shown(place, tmp_path, p
     # The remedy: both slices get one patient's number. The picture is then there twice, so one of them goes.
     (tmp_path / "who.csv").write_text(f"file,patient\n{unseen.file},{seen.patient}\n")
     words = ("--data", folder, "--annotations", tmp_path / "who.csv", "--preset", "tiny")
-    code, said = place.run("sslbt", "finetune", *words, "--on-bad", "skip", "--pretrained", "released")
+    code, said = place.run("sslbt", "finetune", *words, "--on-bad", "skip")
     assert code == 0, said
     assert f"left out: {unseen.file}" in said or f"left out: {seen.file}" in said
 

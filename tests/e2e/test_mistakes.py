@@ -53,7 +53,8 @@ def test_mlflow_run_ends_its_run_too(place, tmp_path):
 
 
 def test_a_failing_step_fails_main(place, tmp_path, phantoms):
-    code, said = place.mlflow_run("-P", f"data={phantoms}", "-P", "preset=tiny", "-P", "labels=12000")
+    words = ["--preset", "tiny", "--num-pairs", 32, "--labels", 12000]
+    code, said = place.run("sslbt", "main", "--data", phantoms, *words)
     assert code != 0
     assert "labels=12000: 12000 slices; the training part has" in said
     assert "finetune failed, see above" in said
@@ -89,7 +90,7 @@ def test_a_checkpoint_that_saw_test_patients_is_refused(place, phantoms):
     code, said = place.run("sslbt", "finetune", *tiny, "--pretrained", run.info.run_id)
     assert code == 2
     assert "it has learnt from" in said
-    code, said = place.run("sslbt", "finetune", *tiny, "--split", "patient:2", "--pretrained", "released")
+    code, said = place.run("sslbt", "finetune", *tiny, "--split", "patient:2")
     assert code == 0, said
     (run,) = place.runs("tags.stage = 'finetune' and attributes.status = 'FINISHED'")
     code, said = place.run("sslbt", "evaluate", "--data", phantoms, "--model", run.info.run_id)

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from forks import RELEASED
 from PIL import Image
 
 from sslbt.data.matlab import read_mat
@@ -63,14 +64,16 @@ def dozen(tmp_path_factory) -> Path:
     return place / "png"
 
 
-def sslbt(released, *words) -> list:
-    return [sys.executable, "-c", ELSEWHERE, released, *words]
+@pytest.fixture
+def place(tmp_path, make_place, released):
+    """Where the released weights are those made of phantoms."""
+    return make_place(tmp_path, {RELEASED: str(released)})
 
 
 def test_a_dozen_pictures_of_twelve_patients_make_a_classifier(place, released, dozen):
     own = ["--data", dozen, "--patient-pattern", r"^(\w+)\.png$"]
     words = [*own, "--split", "all", "--labels", "all", "--preset", "tiny", "--pretrained", "released"]
-    said = place.succeed(*sslbt(released, "finetune", *words))
+    said = place.succeed("sslbt", "finetune", *words)
     assert "learning what is no brain MRI" not in said  # it comes with the weights
     (tuning,) = place.runs()
     split = pd.read_csv(place.client.download_artifacts(tuning.info.run_id, "split/split.csv"))
@@ -81,13 +84,13 @@ def test_a_dozen_pictures_of_twelve_patients_make_a_classifier(place, released, 
     other = place.folder / "other"
     make_sample(other, patients=6, size=64, seed=2)
     judged = ["--data", other, "--patient-pattern", r"^(\w+)\.mat$", "--split", "none", "--model", tuning.info.run_id]
-    place.succeed(*sslbt(released, "evaluate", *judged))
+    place.succeed("sslbt", "evaluate", *judged)
     (evaluation,) = place.runs("tags.stage = 'evaluate'")
     assert 0 <= evaluation.data.metrics["test/accuracy"] <= 1
 
 
 def test_the_released_classifier_scores_out_of_the_box(place, released, dozen):
-    place.succeed(*sslbt(released, "score", "--model", "released", "--input", dozen))
+    place.succeed("sslbt", "score", "--model", "released", "--input", dozen)
     scores = pd.read_csv(place.folder / "scores.csv")
     assert sorted(scores.file) == sorted(str(path.relative_to(dozen)) for path in dozen.rglob("*.png"))
     assert set(scores.label) <= set(CLASSES)
@@ -96,7 +99,7 @@ def test_the_released_classifier_scores_out_of_the_box(place, released, dozen):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    service = place.start(*sslbt(released, "serve", "--model", "released", "--port", port))
+    service = place.start(sys.executable, "-c", ELSEWHERE, released, "serve", "--model", "released", "--port", port)
     try:
         file = scores.file[0]
         answer = ask(service, port, {"files": (Path(file).name, (dozen / file).read_bytes())})
@@ -118,10 +121,10 @@ def ask(service, port, files) -> dict:
 
 def test_nobody_it_has_learnt_from_can_judge_it(place, released, phantoms):
     judged = ["evaluate", "--data", phantoms, "--split", "none", "--model", "released"]
-    code, said = place.run(*sslbt(released, *judged))
+    code, said = place.run("sslbt", *judged)
     assert code == 2
     assert "model=released: it has learnt from" in said
     tuned = ["finetune", "--data", phantoms, "--preset", "tiny", "--pretrained", "released"]
-    code, said = place.run(*sslbt(released, *tuned))
+    code, said = place.run("sslbt", *tuned)
     assert code == 2
     assert "pretrained=released: it has learnt from" in said

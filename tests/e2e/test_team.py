@@ -11,6 +11,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from place import Place
 from stores import tracking_at
 from team import ADMIN, postgres_programs, team_server
 
@@ -25,16 +26,10 @@ class Team:
     """The store's address and a folder in which a member of the team works."""
 
     address: str
-    place: object  # its processes
+    place: Place  # its processes
 
     def run(self, *words: object) -> str:
-        code, said = self.place.run("env", *(f"{key}={value}" for key, value in self.variables.items()), *words)
-        assert code == 0, said
-        return said
-
-    @property
-    def variables(self) -> dict[str, str]:
-        return ADMIN | {"MLFLOW_TRACKING_URI": self.address, "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}
+        return self.place.succeed(*words)
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -42,7 +37,7 @@ class Team:
 
 
 @pytest.fixture(scope="module")
-def team(make_place, tmp_path_factory) -> Iterator[Team]:
+def team(tmp_path_factory) -> Iterator[Team]:
     if postgres_programs() is None:
         assert "SSLBT_NEVER_SKIP" not in os.environ, "PostgreSQL is missing"
         pytest.skip("needs PostgreSQL, Debian's package postgresql")
@@ -50,15 +45,14 @@ def team(make_place, tmp_path_factory) -> Iterator[Team]:
     with pytest.MonkeyPatch.context() as patch, team_server(folder) as address:
         for key, value in ADMIN.items():
             patch.setenv(key, value)
-        yield Team(address, make_place(folder))
+        own = ADMIN | {"MLFLOW_TRACKING_URI": address, "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "false"}
+        yield Team(address, Place(folder, own))
 
 
 @pytest.fixture(scope="module")
 def registered(team: Team, phantoms: Path) -> str:
     """What was said when a classifier had been trained, evaluated and registered."""
-    # On released weights: what is no brain MRI comes with them, and need not be learnt, which takes most of the time.
-    words = ["--data", phantoms, "--preset", "tiny", "--labels", "12", "--pretrained", "released"]
-    team.run("sslbt", "finetune", *words)
+    team.run("sslbt", "finetune", "--data", phantoms, "--preset", "tiny", "--labels", "12")
     client = MlflowClient(team.address)
     (finetuned,) = client.search_runs(["0"], "tags.stage = 'finetune'")
     team.run("sslbt", "evaluate", "--data", phantoms, "--model", finetuned.info.run_id)
@@ -103,8 +97,8 @@ def test_a_score_by_address_is_that_of_the_file_and_leads_back(team: Team, regis
 
 
 def test_a_wrong_password_is_told_in_a_sentence(team: Team) -> None:
-    wrong = team.variables | {"MLFLOW_TRACKING_PASSWORD": "wrong"}
-    code, said = team.place.run("env", *(f"{key}={value}" for key, value in wrong.items()), "sslbt", "promote")
+    stranger = Place(team.place.folder, team.place.variables | {"MLFLOW_TRACKING_PASSWORD": "wrong"})
+    code, said = stranger.run("sslbt", "promote")
     assert code == 2
     assert "admin with this password is not known there" in said
     assert "Traceback" not in said

@@ -78,7 +78,7 @@ def test_it_says_whose_figures_these_are(split, whose, capsys):
     figures = dict.fromkeys(["accuracy", "macro_auroc", under_test.HEADLINE], 0.5)
     figures |= {f"{name}{end}": 0.5 for name in ("accuracy", under_test.HEADLINE) for end in under_test.INTERVAL}
     table = pd.DataFrame([{"name": "contrastive way", "control": False} | figures])
-    under_test.show(table, Main.build(split=split), Silent("", Path("nowhere")))
+    under_test.show(table, Main.build(split=split, data="sample:12"), Silent("", Path("nowhere")))
     said = capsys.readouterr().out
     assert f"split {split}, synthetic phantoms; {whose}" in said
     assert ("unseen" in said) == (split == "patient")

@@ -1,12 +1,9 @@
 """One `main` in a folder of its own, its process killed at moments of its way, and what it must come to."""
 
 import hashlib
-import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from itertools import count
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from forks import Forks, has_ended
 from mlflow import MlflowClient
 from safetensors.numpy import load_file
 
@@ -24,46 +22,12 @@ MARK = "--- "  # begins the line of every step of main
 WORDS = ["main", "--data", "sample:24", "--preset", "tiny", "--num-pairs", "32", "--output", "scores.csv"]
 
 
-class Server:
-    """Where jobs are forked from."""
-
-    def __init__(self) -> None:
-        words = [sys.executable, Path(__file__).with_name("forked.py")]
-        own = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=own)
-        assert self.answer() == {"loaded": True}
-
-    def answer(self) -> dict:
-        assert self.process.stdout
-        return json.loads(self.process.stdout.readline())
-
-    def start(self, **job: object) -> int:
-        """The process group of a job that begins now."""
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        return self.answer()["group"]
-
-    def ended(self) -> int:
-        """The exit code of the job, when it has one."""
-        assert self.process.stdin
-        assert "ended" in self.answer()
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self.answer()["code"]
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-
-
 @dataclass(frozen=True)
 class Folder:
     """Store, cache, temporary files and output of one job."""
 
     path: Path
-    server: Server
+    forks: Forks
 
     def __post_init__(self) -> None:
         (self.path / "tmp").mkdir(parents=True, exist_ok=True)
@@ -88,12 +52,12 @@ class Folder:
     def start(self, words: list[str] = WORDS) -> int:
         said = next(path for n in count() if not (path := self._all_said / f"{n}.txt").exists())
         said.touch()  # so that no earlier one is taken for it
-        return self.server.start(words=words, folder=str(self.path), environment=self.environment, said=str(said))
+        return self.forks.start(words, self.path, self.environment, said)
 
     def run(self, words: list[str] = WORDS) -> tuple[int, str]:
         """Exit code and everything said."""
         self.start(words)
-        return self.server.ended(), self.said
+        return self.forks.ended(), self.said
 
     def run_to_marks(self) -> list[float]:
         """Run undisturbed; when each step began, in seconds, and when all was done."""
@@ -102,17 +66,17 @@ class Folder:
         while f"{MARK}score" not in self.said:
             time.sleep(0.02)
             marks += [time.monotonic() - began] * (self.said.count(MARK) + 1 - len(marks))
-        assert self.server.ended() == 0, self.said
+        assert self.forks.ended() == 0, self.said
         return [*marks, time.monotonic() - began]
 
     def run_and_kill(self, mark: int, seconds: float) -> str:
         """Kill it so long after this step began; the step it was at, or "" where it had ended before."""
         group = self.start()
-        while self.said.count(MARK) < mark and not _has_ended(group):
+        while self.said.count(MARK) < mark and not has_ended(group):
             time.sleep(0.01)
         time.sleep(seconds)
         os.killpg(group, signal.SIGKILL)
-        code = self.server.ended()
+        code = self.forks.ended()
         return (["begin", *self.said.split(MARK)[1:]][-1].split() or ["begin"])[0] if code < 0 else ""
 
     @property
@@ -185,7 +149,3 @@ def _same(one: object, other: object) -> bool:
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
     return one == other
-
-
-def _has_ended(process: int) -> bool:
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -17,6 +17,7 @@ from place import Place
 from size import FULL, times
 
 NAME = "brain-tumor-classifier"
+TOGETHER = times(2, 4)  # each is two processes
 TOLD = "waiting for another process"
 OPENERS = """
 import sys, time
@@ -122,15 +123,15 @@ def test_a_store_that_another_process_keeps_locked_is_waited_for_and_then_named(
     assert "no champion in sqlite" in said
 
 
-def test_four_prepare_the_same_on_a_new_store_and_an_empty_cache(tmp_path: Path) -> None:
+def test_several_prepare_the_same_on_a_new_store_and_an_empty_cache(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    everybody = [place.start(*Place.MLFLOW_RUN, "-e", "prepare", "-P", "data=sample:24") for _ in range(4)]
+    everybody = [place.start(*Place.MLFLOW_RUN, "-e", "prepare", "-P", "data=sample:24") for _ in range(TOGETHER)]
     said = [process.communicate()[0] for process in everybody]
-    assert [process.returncode for process in everybody] == [0] * 4, "\n".join(said)
+    assert [process.returncode for process in everybody] == [0] * TOGETHER, "\n".join(said)
     assert not [text for text in said if "Traceback" in text or "locked" in text]
     assert sum("files, done" in text for text in said) == 1  # one reads them, the others wait
     runs = place.runs()
-    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    assert [run.info.status for run in runs] == ["FINISHED"] * TOGETHER
     assert len({run.data.tags["data_digest"] for run in runs}) == 1
     assert len(list(place.folder.glob("home/cache-*/"))) == 1
     assert list(place.folder.rglob(".partial*")) == []

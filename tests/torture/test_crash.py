@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from jobs import MARK, Folder, Server, different
+from forks import Forks, give_back, take
+from jobs import MARK, Folder, different
 from size import FULL, times
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are forked")
@@ -17,23 +18,23 @@ needs_mount = pytest.mark.skipif(
     not (hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount")), reason="only root may mount a disk"
 )
 SEED = random.randrange(2**32)
-JOBS, KILLS = times(1, 30), times(2, 4)  # of each job, one after another; in a few it has ended before
+JOBS, KILLS = times(1, 30), times(1, 4)  # of each job, one after another; in a few it has ended before
 ROOM = 3_000_000  # bytes more each time
 GOES_ON = "the same command continues with the steps still to do"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def forks() -> Iterator[Forks]:
     """Where jobs are forked from."""
-    server = Server()
-    yield server
-    server.close()
+    taken = take()
+    yield taken
+    give_back(taken)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, list[float]]:
+def undisturbed(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, list[float]]:
     """A finished main, and when its steps began."""
-    folder = Folder(tmp_path_factory.mktemp("undisturbed"), server)
+    folder = Folder(tmp_path_factory.mktemp("undisturbed"), forks)
     marks = folder.run_to_marks()
     folder.check()
     return folder, marks
@@ -47,10 +48,10 @@ def moments(marks: list[float], number: int, chance: random.Random) -> list[tupl
 
 @pytest.mark.parametrize("job", range(JOBS))
 def test_killed_at_any_moment_the_same_command_comes_to_the_same(
-    job: int, undisturbed: tuple[Folder, list[float]], server: Server, tmp_path: Path
+    job: int, forks: Forks, undisturbed: tuple[Folder, list[float]], tmp_path: Path
 ) -> None:
     whole, marks = undisturbed
-    folder, seed = Folder(tmp_path / "killed", server), f"{SEED}/{job}"
+    folder, seed = Folder(tmp_path / "killed", forks), f"{SEED}/{job}"
     hit = [folder.run_and_kill(*moment) for moment in moments(marks, KILLS, random.Random(seed))]
     print(f"seed {seed}: killed at {hit}")
     code, said = folder.run()
@@ -103,13 +104,11 @@ def step_of(said: str) -> str:
 
 
 @needs_mount
-def test_a_disk_that_grows_until_it_suffices(
-    disk: Path, server: Server, undisturbed: tuple[Folder, list[float]]
-) -> None:
+def test_a_disk_that_grows_until_it_suffices(disk: Path, forks: Forks, undisturbed: tuple[Folder, list[float]]) -> None:
     """In the trimmed test it never does: until then every attempt is as good."""
     size = 400_000
     mount("-t", "tmpfs", "-o", f"size={size}", "none", disk)
-    folder, failed = Folder(disk / "job", server), []
+    folder, failed = Folder(disk / "job", forks), []
     while True:
         code, said = folder.run()
         if code == 0:
@@ -127,14 +126,14 @@ def test_a_disk_that_grows_until_it_suffices(
 
 
 @needs_mount
-def test_folders_that_cant_be_written(server: Server, undisturbed: tuple[Folder, list[float]], tmp_path: Path) -> None:
+def test_folders_that_cant_be_written(forks: Forks, undisturbed: tuple[Folder, list[float]], tmp_path: Path) -> None:
     """At the beginning of every step; trimmed, when all but the scores are there."""
     whole, marks = undisturbed
     if not FULL:
         locked_out(whole)
         assert whole.run()[0] == 0
         return
-    folder = Folder(tmp_path / "job", server)
+    folder = Folder(tmp_path / "job", forks)
     for mark in range(1, len(marks) - 1):
         folder.run_and_kill(mark, 0.0)
         locked_out(folder)

@@ -1,4 +1,4 @@
-"""Starts entry points as processes that begin where this one is: libraries are loaded once, not eleven times a job.
+"""Starts entry points as processes that begin where this one is: libraries are loaded once, not in every process.
 
 A job is a process group of its own: the command, what it would start by `bash -c "python -m sslbt ..."`, and a process
 that starts these, for forking from one with threads is not safe. Each is killed, and dies, like any other process.
@@ -8,6 +8,7 @@ that starts these, for forking from one with threads is not safe. Each is killed
 answers with a line of JSON once it runs, {"group": ...}, when it has ended, and, asked by an empty line, {"code": ...}.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -18,12 +19,28 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from pathlib import Path
+
+from forks import RELEASED
+from mlflow.projects.backend import local
+from sqlalchemy.orm import configure_mappers
 
 import serve
 import sslbt.steps
 from sslbt import cli
 from sslbt.evaluation import outliers
+from sslbt.tracking import models
 
+LATER = (  # what the first optimiser, run, export and scores load
+    "mlflow.pyfunc",
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.system_metrics.system_metrics_monitor",
+    "onnxscript.function_libs.torch_lib.ops",
+    "pyarrow.dataset",
+    "torch._dynamo",
+    "torch.onnx._internal.exporter._core",
+)
 FIT_STEPS = 20  # half a minute would go by in a place that is killed like any other
 
 
@@ -32,16 +49,22 @@ def load() -> None:
     for package in (sslbt.steps, serve):
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    for name in ("mlflow.projects.backend.local", "mlflow.pyfunc", "onnxscript", "torch.onnx"):
+    for name in LATER:
         importlib.import_module(name)
+    configure_mappers()
+    gc.collect()
+    gc.freeze()  # what is loaded is not looked through, nor copied, by every process
     outliers.fit = partial(outliers.fit, steps=FIT_STEPS)
 
 
 def become(words: list[str], folder: str, environment: dict[str, str]) -> int:
     """What `sslbt WORDS` does in this folder."""
+    del sys.modules["__main__"].__file__  # or what reads slices, in processes of its own, would begin with this file
     os.environ.update(environment)
     os.chdir(folder)
     tempfile.tempdir = None
+    if RELEASED in environment:
+        models.RELEASED_FOLDER = Path(environment[RELEASED])
     return cli.main(words)
 
 
@@ -87,10 +110,9 @@ def job(words: list[str], folder: str, environment: dict[str, str], said: str) -
     out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    starter = Starter()
-    from mlflow.projects.backend import local
-
-    local.subprocess = type("Subprocess", (), vars(subprocess) | {"Popen": staticmethod(starter.popen)})
+    if words[0] == "main":  # which has steps to start
+        starter = Starter()
+        local.subprocess = type("Subprocess", (), vars(subprocess) | {"Popen": staticmethod(starter.popen)})
     return become(words, folder, environment)
 
 
