@@ -1,5 +1,6 @@
 """What all tests rely on."""
 
+import gc
 import signal
 
 import pytest
@@ -29,3 +30,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile | 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long first: at the end no worker is to wait for another's last minutes."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: to look through it takes half a second each time that somebody asks for it."""
+    gc.freeze()

@@ -17,7 +17,7 @@ def until(process, beginning):
 def test_killed_in_its_second_trial_the_same_command_ends_with_each_trial_once(place, phantoms):
     words = ["sslbt", "sweep", "--data", phantoms, "--preset", "tiny", "--stage", "finetune", "--trials", "3"]
     words += ["--search", "learning_rate=1e-4..1e-2 log, batch=8|16", "--fixed"]
-    words += [f"labels=5p, epochs={EPOCHS}, pretrained=released"]
+    words += [f"labels=5p, epochs={EPOCHS}"]
     sweeping = place.start(*words)
     until(sweeping, "--- trial 2 of 3")
     until(sweeping, "epoch 2/")
