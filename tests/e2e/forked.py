@@ -41,7 +41,7 @@ LATER = (  # what the first optimiser, run, export and scores load
     "torch._dynamo",
     "torch.onnx._internal.exporter._core",
 )
-FIT_STEPS = 20  # half a minute would go by in a place that is killed like any other
+FIT_STEPS = 20  # to tell what is no brain MRI; in full it takes half a minute, and tests of entry points ask for little
 
 
 def load() -> None:

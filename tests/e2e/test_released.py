@@ -13,22 +13,13 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from forks import RELEASED
+from forks import RELEASED, Job
 from PIL import Image
 
 from sslbt.data.matlab import read_mat
 from sslbt.data.phantom import make_sample
 
 ROOT = Path(__file__).parents[2]
-# `sslbt`, where the released weights lie in the folder that comes first.
-ELSEWHERE = """
-import sys
-from pathlib import Path
-from sslbt.tracking import models
-models.RELEASED_FOLDER = Path(sys.argv.pop(1))
-from sslbt.cli import main
-sys.exit(main())
-"""
 CLASSES = ["meningioma", "glioma", "pituitary"]
 
 
@@ -99,7 +90,7 @@ def test_the_released_classifier_scores_out_of_the_box(place, released, dozen):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    service = place.start(sys.executable, "-c", ELSEWHERE, released, "serve", "--model", "released", "--port", port)
+    service = Job(["serve", "--model", "released", "--port", str(port)], place.folder, place.environment)
     try:
         file = scores.file[0]
         answer = ask(service, port, {"files": (Path(file).name, (dozen / file).read_bytes())})
