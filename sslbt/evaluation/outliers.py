@@ -54,13 +54,14 @@ def fit_outlier(
     generator, small = torch.Generator().manual_seed(seed), resize(_tensor(slices), SIZE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        outlier = Outlier()
+        outlier = Outlier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(outlier.net.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     truth = torch.arange(2).repeat_interleave(BATCH).float()
     for _ in range(steps):
         scans = another_scan(small[torch.randint(len(small), (BATCH,), generator=generator)], generator)
-        logits = outlier.net(torch.cat([scans, no_brain(scans, generator)])).squeeze(1)
+        shown = torch.cat([scans, no_brain(scans, generator)]).contiguous(memory_format=torch.channels_last)
+        logits = outlier.net(shown).squeeze(1)
         optimizer.zero_grad()
         F.binary_cross_entropy_with_logits(logits, truth).backward()
         optimizer.step()

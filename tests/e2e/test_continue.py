@@ -105,11 +105,11 @@ def test_two_processes_at_one_training_are_one_too_many(place, phantoms):
 
 
 def test_under_mlflow_run_the_run_that_it_opens_takes_over(place, phantoms, undisturbed):
-    words = ["-e", "pretrain-encoder", "-P", f"data={phantoms}", "-P", "preset=tiny", "-P", f"epochs={EPOCHS}"]
-    training = place.start(*place.MLFLOW_RUN, *words)
+    training = place.start(*command(phantoms))
     after_epoch(training, 2)
     place.stop(training)
     (stopped,) = place.runs()
+    words = ["-e", "pretrain-encoder", "-P", f"data={phantoms}", "-P", "preset=tiny", "-P", f"epochs={EPOCHS}"]
     code, said = place.mlflow_run(*words)
     assert code == 0, said
     (run,) = place.runs("attributes.status = 'FINISHED'")
@@ -119,7 +119,7 @@ def test_under_mlflow_run_the_run_that_it_opens_takes_over(place, phantoms, undi
     assert before.data.tags["continued_by"] == run.info.run_id
 
 
-def test_main_takes_its_step_along_and_goes_on_with_the_same_child(place, main_command):
+def test_main_takes_its_step_along_and_goes_on_with_the_same_child(place, phantoms, main_command):
     running = place.start(*place.MLFLOW_RUN, *main_command)
     after_epoch(running, 1)
     place.stop(running, signal.SIGINT)
@@ -129,7 +129,7 @@ def test_main_takes_its_step_along_and_goes_on_with_the_same_child(place, main_c
     assert "RUNNING" not in statuses.values(), statuses
     (begun,) = place.runs("tags.stage = 'pretrain-encoder'")
 
-    running = place.start(*place.MLFLOW_RUN, *main_command)
+    running = place.start("sslbt", "main", "--data", phantoms, "--preset", "tiny", "--num-pairs", 64)
     until(running, "--- pretrain-contrastive")
     place.stop(running, signal.SIGTERM)
     (child,) = place.runs("tags.stage = 'pretrain-encoder'")
