@@ -9,7 +9,7 @@ install: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install pip==26.3  # installs in two thirds of the time of the one that comes with Python 3.11
+	$(BIN)/pip install -c requirements-dev.txt pip
 	$(BIN)/pip install -r requirements.txt
 	$(BIN)/pip install --no-deps -e .
 	touch $@
