@@ -9,7 +9,7 @@ install: .venv/installed
 
 .venv/installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -c requirements-dev.txt pip
+	$(BIN)/python -m pip install -c requirements-dev.txt pip
 	$(BIN)/pip install -r requirements.txt
 	$(BIN)/pip install --no-deps -e .
 	touch $@
