@@ -21,14 +21,14 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from forks import RELEASED
+from forks import FIT_STEPS, RELEASED
 from mlflow.projects.backend import local
 from sqlalchemy.orm import configure_mappers
 
 import serve
 import sslbt.steps
 from sslbt import cli
-from sslbt.evaluation import outliers
+from sslbt.evaluation import outliers, robustness
 from sslbt.tracking import models
 
 LATER = (  # what the first optimiser, run, export and scores load
@@ -41,7 +41,7 @@ LATER = (  # what the first optimiser, run, export and scores load
     "torch._dynamo",
     "torch.onnx._internal.exporter._core",
 )
-FIT_STEPS = 20  # to tell what is no brain MRI; in full it takes half a minute, and tests of entry points ask for little
+PICTURES = 12  # of each kind that an evaluation asks about; it is other tests that ask what for
 
 
 def load() -> None:
@@ -55,6 +55,7 @@ def load() -> None:
     gc.collect()
     gc.freeze()  # what is loaded is not looked through, nor copied, by every process
     outliers.fit = partial(outliers.fit, steps=FIT_STEPS)
+    outliers.EACH = robustness.MOST = PICTURES
 
 
 def become(words: list[str], folder: str, environment: dict[str, str]) -> int:

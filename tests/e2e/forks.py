@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+FIT_STEPS = 20  # to tell what is no brain MRI; in full it takes a minute, and tests of entry points ask for little
 RELEASED = "RELEASED_WEIGHTS"  # in a job's environment the folder of released weights that aren't the package's
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 
 import mlflow
@@ -11,7 +12,9 @@ import torch
 from stores import client_of, tracking_at
 
 from sslbt.config import Sweep
+from sslbt.data.cache import prepare
 from sslbt.data.phantom import make_sample
+from sslbt.data.source import Source
 from sslbt.errors import UserError
 from sslbt.steps import sweep as step
 from sslbt.tracking import holder, resume
@@ -64,9 +67,20 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def read_once(tmp_path_factory, data):
+    """A folder like `SSLBT_HOME` in which the data have been prepared."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSLBT_HOME", str(home))
+        prepare(Source(str(data)))
+    return home
+
+
 @pytest.fixture
-def world(store, data, tmp_path, monkeypatch, request):
+def world(store, data, read_once, tmp_path, monkeypatch, request):
     """An experiment and a cache of this test's own."""
+    shutil.copytree(read_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SSLBT_HOME", str(tmp_path))
     monkeypatch.setattr(tracking, "SAMPLED_AFTER", 0.0)
     start = mlflow.start_run
