@@ -42,7 +42,7 @@ def fit_outlier(
     """Learn to tell slices from what is no brain MRI, which is made of them (Hendrycks et al. 2019, outlier exposure).
 
     No label and no other picture is needed. Every batch shows the same heads twice: as another scan would, and turned
-    into something else. Takes half a minute on one core, however many slices there are.
+    into something else. Takes half a minute to one and a half on one core, however many slices there are.
 
     Args:
         slices: (n, 256, 256) to learn from, uint8 or in [0, 1].

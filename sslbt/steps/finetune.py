@@ -125,7 +125,7 @@ def no_brain(cache: Cache, split: Split) -> Outlier:
     place = cache_folder() / f"outlier-{cache.digest}-{split.hash}-{code_digest()}"
 
     def fit(folder: Path) -> None:
-        say("learning what is no brain MRI, about half a minute")
+        say("learning what is no brain MRI, about a minute")
         checkpoint.save(folder / OUTLIER_FILE, outliers.fit(cache.pixels, split).state_dict(), {})
 
     outlier = Outlier()

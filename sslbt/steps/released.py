@@ -10,7 +10,7 @@ from sslbt.training import checkpoint
 
 
 def released_no_brain(cache: Cache, split: Split) -> Outlier:
-    """What tells pictures that are no brain MRI, as released: fitting it takes half a minute, and many patients.
+    """What tells pictures that are no brain MRI, as released: fitting it takes a minute, and many patients.
 
     Where these validation patients look stranger than those that it was made with, it becomes more lenient.
     """

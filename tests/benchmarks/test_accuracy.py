@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
         patch.setenv("SSLBT_HOME", str(home))
-        patch.setattr(outliers, "fit", partial(outliers.fit, steps=2))  # half a minute, and nothing here asks for it
+        patch.setattr(outliers, "fit", partial(outliers.fit, steps=2))  # a minute, and nothing here asks for it
         import accuracy
 
         accuracy.main(ASKED)
