@@ -97,9 +97,15 @@ class Compare:
         return list(self.feed.files[self.rows[pairs[:, :2].ravel()]])
 
 
+FEWEST = 12  # slices in a batch, where so many are asked for: of fewer, batch statistics say too little
+
+
 @dataclass
 class Classify:
-    """Every labelled slice at least once an epoch, and at least 16 batches: twelve slices come in many guises."""
+    """Every labelled slice at least once an epoch, and at least 16 batches: twelve slices come in many guises.
+
+    No batch is larger than the number of slices, or twelve: to show one in two guises at once adds time, little else.
+    """
 
     model: Classifier
     feed: Feed
@@ -108,7 +114,7 @@ class Classify:
     batch: int
 
     def __post_init__(self) -> None:
-        self.batch = parallel.shared_batch(self.batch, self.batch)
+        self.batch = parallel.shared_batch(self.batch, max(FEWEST, len(self.rows)))
         self.steps = max(16, -(-len(self.rows) // self.batch))
         self.weight = 1 / np.bincount(self.labels).clip(1)  # every class counts the same
 

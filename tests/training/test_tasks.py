@@ -189,13 +189,20 @@ def test_classify_shows_every_labelled_slice_every_epoch(count: int, batch: int)
     task = classify(count, batch)
     ready = [task.ready(places) for places in task.plan(np.random.default_rng(0))]
     assert task.steps == len(ready) >= 16
-    assert {len(slices) for slices, *_ in ready} == {batch}
+    assert {len(slices) for slices, *_ in ready} == {task.batch}
     seen = [number for slices, *_ in ready for number in numbers(slices)]
     times = np.array([seen.count(row) for row in some(count)])
     assert len(seen) == times.sum()
     assert times.min() >= 1
     assert times.max() - times.min() <= 1
     assert all(labels.tolist() == [number % 3 for number in numbers(slices)] for slices, labels, _ in ready)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "size"), [(40, 32, 32), (20, 32, 20), (12, 32, 12), (5, 32, 12), (5, 8, 8), (40, 8, 8)]
+)
+def test_a_batch_of_classify_is_no_larger_than_what_there_is_or_twelve(count: int, batch: int, size: int) -> None:
+    assert classify(count, batch).plan(np.random.default_rng(0)).shape == (16, size)
 
 
 def test_weights_average_one_in_every_batch_and_fall_as_a_class_grows_common() -> None:
