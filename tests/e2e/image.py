@@ -20,7 +20,7 @@ from team import free_port
 
 CONTEXT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PIP, UV = "pip install --no-cache-dir", f"{BIN}/uv pip install --compile-bytecode"  # which need not download anew
+PIP, UV = "pip install --no-cache-dir", f"{BIN}/uv pip install"  # no download, nothing compiled that nobody imports
 
 
 @dataclass
