@@ -73,6 +73,9 @@ class Summary:
 
     def __str__(self) -> str:
         each = ", ".join(f"{name} {count}" for name, count in self.labels.items())
-        said = f"{self.rows} slices of {self.files} files: {each}; {self.abstained} of them uncertain"
+        rows, files = (
+            f"{count} {name}{'s' * (count != 1)}" for count, name in ((self.rows, "slice"), (self.files, "file"))
+        )
+        said = f"{rows} of {files}: {each}; {self.abstained} uncertain"
         pace = f", {self.scored / self.seconds:.0f} files/s" if self.scored > 1 else ""
         return f"{said}; {self.failed} could not be scored{pace}"

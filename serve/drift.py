@@ -58,7 +58,7 @@ class DriftReport:
     def sentence(self) -> str:
         """What changed, for a person."""
         if not self.quantities:
-            return f"{self.slices} slices are too few to tell drift; {LEAST} are needed."
+            return f"Too few slices to tell drift: {self.slices} of the {LEAST} that are needed."
         if not self.drifted:
             return f"No drift: the last {self.slices} slices are like the reference ({self.headline:.2f}; alarm at 1)."
         told = [self._told(name) for name in self.alarms]

@@ -53,7 +53,15 @@ def test_a_folder_becomes_a_table(tmp_path, model, classifier, folder, pixels, n
     assert table.loc[2, "reason"].startswith("deep/10.png: ")
     assert set(table["model_version"]) == {classifier.metadata["run_id"]}
     assert (summary.files, summary.rows, summary.failed, summary.labels.total()) == (3, 3, 1, 2)
+    assert str(summary).startswith("3 slices of 3 files: ")
     assert nothing_else(tmp_path)
+
+
+def test_a_summary_counts_one_slice_as_people_do(tmp_path, model, folder):
+    summary = score(model, folder / "1.mat", tmp_path / "one.csv")
+    (label,) = summary.labels.elements()
+    assert str(summary).startswith("1 slice of 1 file: ")
+    assert f"{label} 1" in str(summary)
 
 
 def test_nested_zips_and_single_files_score_the_same(tmp_path, model, folder):

@@ -61,7 +61,7 @@ def test_too_few_slices_say_nothing(reference: Reference) -> None:
     few = after(reference, of_patients(LEAST // 10 - 1, seed=3, stranger=9)[0]).report()
     assert few.slices == LEAST - 10
     assert not few.drifted
-    assert few.sentence() == f"{LEAST - 10} slices are too few to tell drift; {LEAST} are needed."
+    assert few.sentence() == f"Too few slices to tell drift: {LEAST - 10} of the {LEAST} that are needed."
 
 
 def test_patients_of_the_same_kind_seldom_alarm(reference: Reference) -> None:

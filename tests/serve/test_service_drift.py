@@ -44,7 +44,7 @@ def samples(client: TestClient, name: str) -> list:
 def test_what_is_served_is_compared_with_the_reference(referenced):
     current = Current(referenced)
     client = TestClient(create_app(current))
-    assert "too few" in client.get("/drift").json()["sentence"]
+    assert "Too few" in client.get("/drift").json()["sentence"]
     assert client.post("/predict", content=b"no picture").status_code == 200  # nothing to compare
     serve(client, pictures(300, seed=3))
     usual = client.get("/drift").json()
@@ -60,7 +60,7 @@ def test_what_is_served_is_compared_with_the_reference(referenced):
 
     current.model = Model(referenced.classifier, "tiny", "2")
     assert client.get("/drift").json()["model_version"] == "2"
-    assert "too few" in client.get("/drift").json()["sentence"]
+    assert "Too few" in client.get("/drift").json()["sentence"]
 
 
 def test_a_model_without_a_reference_leaves_no_figures_of_the_one_before(referenced, classifier):
