@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from accuracy_table import METRICS, short
+from accuracy_table import METRICS, short, with_interval
 from scipy import stats
 
 from sslbt.errors import UserError
@@ -35,7 +35,9 @@ def figures(given: str) -> Cells:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{given}: not a results.json of accuracy.py and a way, FILE:WAY ({error})") from error
     if not rows:
-        raise UserError(f"{path} has no {way}, but {', '.join({row['method']: 0 for row in found['figures']})}")
+        raise UserError(
+            f"{path} has no {way}, but {', '.join(dict.fromkeys(row['method'] for row in found['figures']))}"
+        )
     return {
         (row["labels"], row["metric"]): {
             (draw, fold): figure
@@ -52,13 +54,12 @@ def compared(ours: dict[tuple[int, str], float], theirs: dict[tuple[int, str], f
     folds = sorted({fold for _, fold in both})
     if len(folds) < 2:
         raise UserError("they have fewer than two folds and draws in common; an interval over folds needs two")
-    pair = np.array(
-        [[np.mean([own[key] for key in both if key[1] == fold]) for fold in folds] for own in (ours, theirs)]
+    first, second = (
+        np.array([np.mean([own[key] for key in both if key[1] == fold]) for fold in folds]) for own in (ours, theirs)
     )
-    more = pair[0] - pair[1]
-    half = stats.t.ppf(0.975, len(folds) - 1) * stats.sem(more)
-    difference = f"{short(more.mean(), '+')} ({short(more.mean() - half, '+')} to {short(more.mean() + half, '+')})"
-    return short(pair[0].mean()), short(pair[1].mean()), difference
+    low, high = stats.ttest_rel(first, second).confidence_interval(0.95)
+    row = {"difference": np.mean(first - second), "ci_low": low, "ci_high": high}
+    return short(first.mean()), short(second.mean()), with_interval(row, "difference", "+")
 
 
 def main(words: list[str] | None = None) -> None:

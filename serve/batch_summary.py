@@ -73,9 +73,10 @@ class Summary:
 
     def __str__(self) -> str:
         each = ", ".join(f"{name} {count}" for name, count in self.labels.items())
-        rows, files = (
-            f"{count} {name}{'s' * (count != 1)}" for count, name in ((self.rows, "slice"), (self.files, "file"))
-        )
-        said = f"{rows} of {files}: {each}; {self.abstained} uncertain"
+        said = f"{_counted(self.rows, 'slice')} of {_counted(self.files, 'file')}: {each}; {self.abstained} uncertain"
         pace = f", {self.scored / self.seconds:.0f} files/s" if self.scored > 1 else ""
         return f"{said}; {self.failed} could not be scored{pace}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
